@@ -35,21 +35,27 @@ def describe(cls: type, base_fields: set[str]) -> dict[str, Any]:
         value = f.default_factory() if f.default_factory is not dataclasses.MISSING else f.default
         if value is not dataclasses.MISSING and plain(value):
             defaults[f.name] = list(value) if isinstance(value, tuple) else value
-    subs = {k: v.model_type for k, v in getattr(cls, "sub_configs", {}).items() if isinstance(getattr(v, "model_type", None), str)}
-    return {"defaults": defaults, "aliases": dict(getattr(cls, "attribute_map", {})), "sub_configs": subs}
+    specs = getattr(cls, "sub_configs_defaults", {})
+    subs = {k: v.model_type for k, v in specs.items() if isinstance(v.model_type, str)}
+    described = {"defaults": defaults, "aliases": dict(getattr(cls, "attribute_map", {})), "sub_configs": subs}
+    values = {k: v.init_kwargs for k, v in specs.items() if v.init_kwargs and plain(v.init_kwargs)}
+    return described | ({"sub_values": values} if values else {})
 
 
 def collect() -> dict[str, Any]:
     """Every model type of transformers that a causal language model or one of its parts can have."""
     import transformers
-    from transformers import PretrainedConfig
+    from transformers import AutoConfig, PretrainedConfig
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     base = {f.name for f in dataclasses.fields(PretrainedConfig)} - {"tie_word_embeddings"}
     types: dict[str, Any] = {}
     wanted: dict[str, type | None] = {name: None for name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES}
-    wanted |= {"kimi_k25": None, "step3p7": None, "qwen3_vl": None, "qwen3_vl_moe": None}
+    wanted |= dict.fromkeys((
+        "kimi_k25", "step3p7", "qwen3_vl", "qwen3_vl_moe", "gemma3", "mistral3", "llava", "llava_next", "llava_onevision", "aya_vision",
+        "cohere2_vision",
+    ))
     while wanted:
         name, cls = wanted.popitem()
         if name in types:
@@ -59,9 +65,9 @@ def collect() -> dict[str, Any]:
                 continue
             cls = CONFIG_MAPPING[name]
         types[name] = describe(cls, base)
-        for sub in getattr(cls, "sub_configs", {}).values():
-            if isinstance(getattr(sub, "model_type", None), str) and sub.model_type:
-                wanted[sub.model_type] = sub
+        for spec in getattr(cls, "sub_configs_defaults", {}).values():
+            # AutoConfig stands for whatever class the type names; it declares no field of its own.
+            wanted[spec.model_type] = None if spec.config_class is AutoConfig else spec.config_class
     return {"source": f"transformers {transformers.__version__} (Apache-2.0), declared defaults of its config classes",
             "types": dict(sorted(types.items()))}
 

@@ -7,11 +7,13 @@ what keeps the two from ever disagreeing about a shape.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import singledispatch
 from typing import Any
 
-from ..shape.parts import Attention, Compressed, Dense, Extra, GatedDelta, LayerSpec, Mamba1, Mamba2, Mla, Moe, Recurrent, Stem
+from ..shape.parts import (
+    Attention, Compressed, Dense, Extra, GatedDelta, Indexer, LayerSpec, Mamba1, Mamba2, Mla, Moe, Projections, Recurrent, Stem,
+)
 
 
 @dataclass(frozen=True)
@@ -27,16 +29,18 @@ class Matrix:
     active: Any = 1
     expanded: bool = False
     """Belongs to the expansion of a compressed cache: absorbed into its neighbours when decoding (MLA)."""
+    borrowed: bool = False
+    """Stored, and counted, with an earlier layer; only its work is this layer's."""
 
     @property
     def parameters(self) -> Any:
         """Parameters of all copies, biases included."""
-        return (self.inputs * self.outputs + self.bias) * self.copies
+        return 0 if self.borrowed else (self.inputs * self.outputs + self.bias) * self.copies
 
     @property
     def active_parameters(self) -> Any:
         """Parameters that one token meets."""
-        return (self.inputs * self.outputs + self.bias) * self.active
+        return 0 if self.borrowed else (self.inputs * self.outputs + self.bias) * self.active
 
     @property
     def multiplications(self) -> Any:
@@ -63,9 +67,15 @@ Weight = Matrix | Vector
 def layer_weights(layer: LayerSpec, d_model: Any) -> Iterator[Weight]:
     """All weights of one layer."""
     for part in (*layer.mixers, *layer.ffns):
-        yield from part_weights(part, d_model)
+        weights = part_weights(part, d_model)
+        yield from _borrowed(weights) if layer.borrows_block and isinstance(part, (Attention, Dense)) else weights
     yield Vector("norms", layer.norms * layer.norm_affine * d_model)
+    yield from _projections("layer", layer.projections)
     yield from _extra("layer", layer.extra)
+
+
+def _borrowed(weights: Iterator[Weight]) -> Iterator[Matrix]:
+    return (replace(w, borrowed=True) for w in weights if isinstance(w, Matrix))
 
 
 def stem_weights(stem: Stem, d_model: Any) -> Iterator[Weight]:
@@ -82,6 +92,7 @@ def stem_weights(stem: Stem, d_model: Any) -> Iterator[Weight]:
         yield Matrix("head", width, stem.vocab_size)
     if stem.has_head and stem.head_bias:
         yield Vector("head.bias", stem.vocab_size)
+    yield from _projections("stem", stem.projections)
     yield from _extra("stem", stem.extra)
 
 
@@ -96,6 +107,11 @@ def _extra(prefix: str, extra: Extra) -> Iterator[Vector]:
         yield Vector(f"{prefix}.{name}", parameters)
 
 
+def _projections(prefix: str, projections: Projections) -> Iterator[Matrix]:
+    for name, inputs, outputs in projections:
+        yield Matrix(f"{prefix}.{name}", inputs, outputs)
+
+
 @singledispatch
 def part_weights(part: Any, d_model: Any) -> Iterator[Weight]:
     """The weights of one mixer or feed-forward block in a model of that width."""
@@ -107,14 +123,17 @@ def _attention(a: Attention, d_model: Any) -> Iterator[Weight]:
     width = d_model if a.d_in is None else a.d_in
     q, k, v = a.n_heads * a.head_dim, a.n_kv_heads * a.head_dim, a.n_kv_heads * a.v_head_dim
     out = a.n_heads * a.v_head_dim
-    yield Matrix("attention.q", width, q, bias=q if "q" in a.bias else 0)
+    if not a.routed:
+        yield Matrix("attention.q", width, q, bias=q if "q" in a.bias else 0)
     if not a.shares_cache:
         yield Matrix("attention.k", width, k, bias=k if "k" in a.bias else 0)
         if not a.v_is_k:
             yield Matrix("attention.v", width, v, bias=v if "v" in a.bias else 0)
-    yield Matrix("attention.o", out, d_model, bias=d_model if "o" in a.bias else 0)
+    if not a.routed:
+        yield Matrix("attention.o", out, d_model, bias=d_model if "o" in a.bias else 0)
     if a.gate != "none":
-        yield Matrix("attention.gate", width, out if a.gate == "channel" else a.n_heads)
+        gates = out if a.gate == "channel" else a.n_heads
+        yield Matrix("attention.gate", width, gates, bias=gates if "g" in a.bias else 0)
     if a.qk_norm == "head":
         # Queries always carry their norm; a layer that borrows keys has no key norm.
         yield Vector("attention.qk_norm", a.head_dim * a.qk_norm_affine * (1 if a.shares_cache else 2))
@@ -133,19 +152,29 @@ def _mla(m: Mla, d_model: Any) -> Iterator[Weight]:
     yield Matrix("attention.q", d_model * direct, m.n_heads * qk)
     yield Matrix("attention.q_down", d_model, m.q_lora_rank, bias=m.q_lora_rank if m.bias else 0)
     yield Vector("attention.q_down_norm", m.q_lora_rank)
-    yield Matrix("attention.q_up", m.q_lora_rank, m.n_heads * qk)
+    # A gate that comes with the query reads the compressed query twice: before and after its norm.
+    q_inputs = m.q_lora_rank * (2 if m.gate == "query" else 1)
+    yield Matrix("attention.q_up", q_inputs, m.n_heads * qk)
+    if m.gate != "none":
+        yield Matrix("attention.gate", q_inputs if m.gate == "query" else d_model, m.n_heads * m.v_head_dim)
     down = m.kv_lora_rank + m.qk_rope_head_dim
     yield Matrix("attention.kv_down", d_model, down, bias=down if m.bias else 0)
     yield Vector("attention.kv_down_norm", m.kv_lora_rank)
     yield Matrix("attention.kv_up", m.kv_lora_rank, m.n_heads * (m.qk_nope_head_dim + m.v_head_dim), expanded=True)
     yield Matrix("attention.o", m.n_heads * m.v_head_dim, d_model, bias=d_model if m.bias else 0)
+    if m.sinks:
+        yield Vector("attention.sinks", m.n_heads)
     if m.indexer is not None and not m.indexer_shared:
-        i = m.indexer
-        yield Matrix("indexer.q", m.q_lora_rank, i.n_heads * i.head_dim)
-        yield Matrix("indexer.k", d_model, i.head_dim)
-        yield Vector("indexer.k_norm", 2 * i.head_dim)
-        yield Matrix("indexer.weights", d_model, i.n_heads)
+        yield from _indexer(m.indexer, m.q_lora_rank, d_model)
+        yield Matrix("indexer.k", d_model, m.indexer.head_dim)
+        yield Vector("indexer.k_norm", 2 * m.indexer.head_dim)
     yield from _extra("attention", m.extra)
+
+
+def _indexer(i: Indexer, q_lora_rank: Any, d_model: Any) -> Iterator[Weight]:
+    """What every indexer has: queries from the compressed query, and one weight per indexer head."""
+    yield Matrix("indexer.q", q_lora_rank, i.n_heads * i.head_dim)
+    yield Matrix("indexer.weights", d_model, i.n_heads)
 
 
 @part_weights.register
@@ -156,20 +185,42 @@ def _compressed(c: Compressed, d_model: Any) -> Iterator[Weight]:
     yield Matrix("attention.q_up", c.q_lora_rank, q)
     yield Matrix("attention.kv", d_model, c.head_dim)
     yield Vector("attention.kv_norm", c.head_dim)
-    # Grouped output: each group of heads is brought to o_lora_rank by a matrix of its own.
     yield Matrix("attention.o_down", q // c.o_groups, c.o_lora_rank, copies=c.o_groups, active=c.o_groups)
     yield Matrix("attention.o_up", c.o_groups * c.o_lora_rank, d_model)
     yield Vector("attention.sinks", c.n_heads)
+    yield from _compressor("compressor", c, c.head_dim, d_model)
+    if c.indexer is not None:
+        yield from _indexer(c.indexer, c.q_lora_rank, d_model)
+        yield from _compressor("indexer", c, c.indexer.head_dim, d_model)
     yield from _extra("attention", c.extra)
+
+
+def _compressor(prefix: str, c: Compressed, head_dim: Any, d_model: Any) -> Iterator[Weight]:
+    """Entries of head_dim from `ratio` tokens each: values, their softmax weights, a bias per place, a norm."""
+    compresses = 0 + (c.ratio > 0)  # a number or an array of 0 and 1: one formula for both
+    width = head_dim * (2 if c.overlap else 1) * compresses
+    yield Matrix(f"{prefix}.kv", d_model, width)
+    yield Matrix(f"{prefix}.gate", d_model, width)
+    yield Vector(f"{prefix}.position_bias", c.ratio * width)
+    yield Vector(f"{prefix}.kv_norm", head_dim * compresses)
 
 
 @part_weights.register
 def _gated_delta(g: GatedDelta, d_model: Any) -> Iterator[Weight]:
     keys, values = g.n_k_heads * g.k_head_dim, g.n_v_heads * g.v_head_dim
-    yield Matrix("delta.qkvz", d_model, 2 * keys + 2 * values)
-    yield Matrix("delta.ba", d_model, 2 * g.n_v_heads)
+    yield Matrix("delta.qkv", d_model, 2 * keys + values)
+    yield Matrix("delta.beta", d_model, g.n_v_heads)
+    if g.decay == "head":
+        yield Matrix("delta.gate", d_model, values)
+        yield Matrix("delta.decay", d_model, g.n_v_heads)
+        yield Vector("delta.decay", 2 * g.n_v_heads)
+    else:
+        yield Matrix("delta.gate", d_model, g.v_head_dim)
+        yield Matrix("delta.gate", g.v_head_dim, values)
+        yield Matrix("delta.decay", d_model, g.k_head_dim)
+        yield Matrix("delta.decay", g.k_head_dim, g.n_v_heads * g.k_head_dim)
+        yield Vector("delta.decay", g.n_v_heads * g.k_head_dim + g.n_v_heads)
     yield Vector("delta.conv", (2 * keys + values) * g.conv_kernel)
-    yield Vector("delta.decay", 2 * g.n_v_heads)
     yield Vector("delta.norm", g.v_head_dim)
     yield Matrix("delta.o", values, d_model)
     yield from _extra("delta", g.extra)
@@ -180,25 +231,25 @@ def _mamba2(m: Mamba2, d_model: Any) -> Iterator[Weight]:
     inner = m.n_heads * m.head_dim
     conv = inner + 2 * m.n_groups * m.d_state
     projected = inner + conv + m.n_heads
-    yield Matrix("ssm.in", d_model, projected, bias=projected if m.proj_bias else 0)
+    yield Matrix("ssm.in", d_model, projected, bias=projected if "i" in m.bias else 0)
     yield Vector("ssm.conv", conv * (m.conv_kernel + (1 if m.conv_bias else 0)))
     yield Vector("ssm.decay", 3 * m.n_heads)
     if m.norm:
         yield Vector("ssm.norm", inner)
-    yield Matrix("ssm.out", inner, d_model, bias=d_model if m.proj_bias else 0)
+    yield Matrix("ssm.out", inner, d_model, bias=d_model if "o" in m.bias else 0)
     yield from _extra("ssm", m.extra)
 
 
 @part_weights.register
 def _mamba1(m: Mamba1, d_model: Any) -> Iterator[Weight]:
-    yield Matrix("ssm.in", d_model, 2 * m.d_inner, bias=2 * m.d_inner if m.proj_bias else 0)
+    yield Matrix("ssm.in", d_model, 2 * m.d_inner, bias=2 * m.d_inner if "i" in m.bias else 0)
     yield Vector("ssm.conv", m.d_inner * (m.conv_kernel + (1 if m.conv_bias else 0)))
     yield Matrix("ssm.x", m.d_inner, m.dt_rank + 2 * m.d_state)
     yield Matrix("ssm.dt", m.dt_rank, m.d_inner, bias=m.d_inner)
     yield Vector("ssm.decay", m.d_inner * m.d_state + m.d_inner)
     if m.inner_norms:
         yield Vector("ssm.inner_norms", m.dt_rank + 2 * m.d_state)
-    yield Matrix("ssm.out", m.d_inner, d_model, bias=d_model if m.proj_bias else 0)
+    yield Matrix("ssm.out", m.d_inner, d_model, bias=d_model if "o" in m.bias else 0)
     yield from _extra("ssm", m.extra)
 
 
@@ -222,10 +273,12 @@ def _moe(m: Moe, d_model: Any) -> Iterator[Weight]:
     up = 2 if m.gated else 1
     on_latent = 0 + (m.d_latent > 0)
     width = m.d_latent + (1 - on_latent) * d_model
-    yield Matrix("moe.router", d_model, m.n_experts, bias=m.n_experts if m.router_bias else 0)
+    choices = m.n_experts + m.n_identity
+    yield Matrix("moe.router", d_model, choices, bias=choices if m.router_bias else 0)
     yield Matrix("moe.latent", d_model, 2 * m.d_latent)
     yield Matrix("moe.up", width, up * m.d_expert, bias=up * m.d_expert if m.bias else 0, copies=m.n_experts, active=m.n_active)
     yield Matrix("moe.down", m.d_expert, width, bias=width if m.bias else 0, copies=m.n_experts, active=m.n_active)
+    yield Matrix("moe.identity_up", width, up * m.d_expert, copies=m.n_identity, active=0)
     yield Matrix("moe.shared_up", d_model, up * m.d_shared)
     yield Matrix("moe.shared_down", m.d_shared, d_model)
     if m.shared_gate:

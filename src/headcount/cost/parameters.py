@@ -9,8 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from ..errors import ShapeError
 from ..shape.parts import Moe
 from .layout import layer_weights, stem_weights
@@ -80,11 +78,11 @@ def parameters(shape: Any) -> Parameters:
             active.add(weight.name, n * weight.active_parameters)
         for ffn in layer.ffns:
             if isinstance(ffn, Moe) and ffn.correction_bias:
-                buffers.add("moe.correction_bias", n * ffn.n_experts)
+                buffers.add("moe.correction_bias", n * (ffn.n_experts + ffn.n_identity))
     text_only = terms.require_exact("parameters").total
     embedding = sum((v for k, v in terms.items() if k.startswith("embedding.") or k.startswith("head")), start=0)
     for tower in shape.towers:
-        terms.add(f"tower.{tower.name}", tower.parameters or 0)
+        terms.add(f"tower.{tower.name}", 0 if tower.parameters is None else tower.parameters)
     return Parameters(
         terms=terms, text_only=text_only, active=active.total, embedding=embedding, tied_counted_twice=terms.total + tied.total,
         mtp=_mtp(shape), buffers=buffers.total, unknown_towers=tuple(t.name for t in shape.towers if t.parameters is None),
@@ -96,5 +94,5 @@ def _mtp(shape: Any) -> Any:
         return None
     total: Any = 0
     for n, layer in shape.mtp:
-        total = total + n * sum((w.parameters for w in layer_weights(layer, shape.d_model)), start=np.int64(0).item())
+        total = total + n * sum((w.parameters for w in layer_weights(layer, shape.d_model)), start=0)
     return total

@@ -101,12 +101,15 @@ def read_config(
         notes += ("class defaults used: " + ", ".join(fields.all_notes()),)
     if accepted:
         notes += ("accepted unread: " + ", ".join(accepted),)
-    # The quantisation may stand beside the text config or inside it.
-    text = config.get("text_config")
-    holder = config if config.get("quantization_config") or not isinstance(text, Mapping) else {**text, **config}
     return shape.replaced(
-        name=name or shape.name, model_type=model_type, weight_dtype=weight_dtype_of(holder), notes=notes, config=dict(config)
+        name=name or shape.name, model_type=model_type, weight_dtype=weight_dtype_of(storage_fields(config)), notes=notes, config=dict(config)
     )
+
+
+def storage_fields(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The fields that say how weights are stored; in composite files they may stand beside the text config or inside it."""
+    text = config.get("text_config")
+    return config if config.get("quantization_config") or not isinstance(text, Mapping) else {**text, **config}
 
 
 def _refuse_unknown(fields: Fields, accept: tuple[str, ...]) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ShapeError
-from .parts import Attention, Dense, GatedDelta, Indexer, LayerSpec, Mamba1, Mamba2, Mla, Moe, Stem, is_count
+from .parts import Attention, Compressed, Dense, GatedDelta, Indexer, LayerSpec, Mamba1, Mamba2, Mla, Moe, Stem, is_count
 
 MAX_COUNT = 2**40
 """No real count comes near it; above it a typo would turn into absurd but well-formed answers."""
@@ -21,6 +21,7 @@ MAX_COUNT = 2**40
 _AT_LEAST_ONE: dict[type, tuple[str, ...]] = {
     Attention: ("n_heads", "n_kv_heads", "head_dim", "v_head_dim"),
     Mla: ("n_heads", "kv_lora_rank", "v_head_dim"),
+    Compressed: ("n_heads", "head_dim", "q_lora_rank", "o_groups", "o_lora_rank", "window"),
     Indexer: ("n_heads", "head_dim"),
     GatedDelta: ("n_k_heads", "n_v_heads", "k_head_dim", "v_head_dim", "conv_kernel"),
     Mamba2: ("n_heads", "head_dim", "n_groups", "d_state", "conv_kernel"),
@@ -69,7 +70,7 @@ RULES: tuple[Rule, ...] = (
         "attention of reach '{reach}' needs a window of at least 1 token, but got window={window}",
     ),
     Rule(
-        "too_many_active_experts", Moe, lambda m: m.n_active > m.n_experts,
+        "too_many_active_experts", Moe, lambda m: m.n_active > m.n_experts + m.n_identity,
         "n_active_experts must be at most n_experts, but got n_experts={n_experts}, n_active={n_active}",
     ),
     Rule(

@@ -122,7 +122,7 @@ class ModelShape:
     ) -> None:
         d_model = require_count(d_model, "d_model", 1)
         if stem is None:
-            stem = Stem(vocab_size=_given(vocab_size, "vocab_size"), tied=tied_embeddings)
+            stem = Stem(vocab_size=given(vocab_size, "vocab_size"), tied=tied_embeddings)
         if layers is None:
             layers = _flat_groups(d_model, n_layers, n_heads, n_kv_heads, head_dim, layer_fields)
         elif layer_fields or n_heads is not None:
@@ -263,15 +263,16 @@ class ModelShape:
         return self.name or self.model_type or f"{self.n_layers} layers x {self.d_model}"
 
 
-def _given(value: Any, name: str) -> Any:
+def given(value: Any, name: str) -> Any:
+    """The value, or ShapeError where a field that has no default was left out."""
     if value is None:
         raise ShapeError("field_needed", "{name} must be given: {meaning}", name=name, meaning="it changes every count and has no default")
     return value
 
 
 def _flat_groups(d_model: int, n_layers: Any, n_heads: Any, n_kv_heads: Any, head_dim: Any, layer_fields: dict[str, Any]) -> Groups:
-    n_layers = require_count(_given(n_layers, "n_layers"), "n_layers", 1)
-    n_heads = require_count(_given(n_heads, "n_heads"), "n_heads", 1)
+    n_layers = require_count(given(n_layers, "n_layers"), "n_layers", 1)
+    n_heads = require_count(given(n_heads, "n_heads"), "n_heads", 1)
     head_dim = default_head_dim(d_model, n_heads) if head_dim is None else head_dim
     n_kv_heads = n_heads if n_kv_heads is None else n_kv_heads
     try:

@@ -21,6 +21,9 @@ Count: TypeAlias = Union[int, npt.NDArray[np.float64]]
 Extra: TypeAlias = tuple[tuple[str, Count], ...]
 """Named parameters that no field describes, counted as they stand: (("lambda", 256),)."""
 
+Projections: TypeAlias = tuple[tuple[str, Count, Count], ...]
+"""Matrices that every token is multiplied by and that no field describes: (name, inputs, outputs)."""
+
 
 def is_count(value: object) -> bool:
     """True for what may vary from row to row of a table: ints and arrays, but not bools."""
@@ -44,7 +47,7 @@ class Attention:
     window: Count = 0
     """Tokens that a query sees, itself among them, when `reach` is sliding; tokens of a chunk when it is chunked."""
     bias: str = ""
-    """Which projections add a bias: any of the letters q, k, v, o."""
+    """Which projections add a bias: any of the letters q, k, v, o, and g for the gate."""
     qk_norm: Literal["none", "head", "width"] = "none"
     """Normalised queries and keys: one weight per channel of a head, shared by the heads, or one per projected channel."""
     qk_norm_affine: Count = 1
@@ -57,6 +60,8 @@ class Attention:
     """Values reuse the key projection; the cache still stores both."""
     shares_cache: bool = False
     """Keys and values are those of an earlier layer: no projections, no cache of its own."""
+    routed: bool = False
+    """Queries and outputs are projected by experts, which stand as a Moe of the layer (JetMoe): no q and o matrices here."""
     d_in: Count | None = None
     """Input width where it is not d_model (Zamba concatenates the embedding)."""
     extra: Extra = ()
@@ -84,7 +89,12 @@ class Mla:
     qk_rope_head_dim: Count
     v_head_dim: Count
     bias: bool = False
-    """Bias on the two down-projections and the output."""
+    """Bias on the two down-projections and the output; a query that is projected directly has none."""
+    gate: Literal["none", "input", "query"] = "none"
+    """A gate per value channel: projected from the layer's input (HY V4), or together with the query from the compressed query before
+    and after its norm (A.X K2)."""
+    sinks: bool = False
+    """One learned logit per query head that takes part in the softmax."""
     indexer: Indexer | None = None
     indexer_shared: bool = False
     """The layer reads the indexer result of an earlier layer: no indexer weights, no indexer cache."""
@@ -100,6 +110,9 @@ class GatedDelta:
     k_head_dim: Count
     v_head_dim: Count
     conv_kernel: Count
+    decay: Literal["head", "channel"] = "head"
+    """One decay per value head; or one per key channel, when decay and output gate are projected through a bottleneck as wide as one
+    head (Kimi Delta Attention, arXiv:2510.26692)."""
     extra: Extra = ()
 
 
@@ -113,7 +126,8 @@ class Mamba2:
     d_state: Count
     conv_kernel: Count
     conv_bias: bool = True
-    proj_bias: bool = False
+    bias: str = ""
+    """Which projections add a bias: any of the letters i (input), o (output)."""
     norm: bool = True
     """Gated RMSNorm before the output projection."""
     extra: Extra = ()
@@ -128,7 +142,8 @@ class Mamba1:
     dt_rank: Count
     conv_kernel: Count
     conv_bias: bool = True
-    proj_bias: bool = False
+    bias: str = ""
+    """Which projections add a bias: any of the letters i (input), o (output)."""
     inner_norms: bool = False
     """RMSNorm on dt, B and C (Jamba)."""
     extra: Extra = ()
@@ -147,30 +162,37 @@ class Recurrent:
     state: Count = 0
     """Elements of recurrent state per sequence, kept in float32."""
     conv_state: Count = 0
-    """Elements of convolution state per sequence, kept in the model's dtype."""
+    """Elements of convolution state per sequence, kept in the model's dtype; all columns of the kernel, as transformers keeps them."""
+    conv_kernel: Count = 0
+    """Columns that `conv_state` has; other runtimes keep one less. 0 where the state is needed whole everywhere."""
     flops_per_token: Count = 0
     """Work on the state for one token, outside the projections."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Compressed:
-    """DeepSeek-V4 attention: a window of raw entries beside entries compressed `ratio` to one.
+    """DeepSeek-V4 attention: a window of raw entries beside entries that sum up `ratio` tokens each.
 
-    Source: transformers 5.23 `models/deepseek_v4/modeling_deepseek_v4.py`. Keys and values are one shared vector of head_dim.
+    Source: transformers 5.23 `models/deepseek_v4/modeling_deepseek_v4.py`. One vector of head_dim per entry is key and value at once.
+    Three kinds: window only (`ratio` 0), heavily compressed (a ratio), sparse (a ratio, `overlap` and an indexer).
     """
 
     n_heads: Count
     head_dim: Count
     rope_head_dim: Count
+    """Channels of head_dim that carry the position."""
     q_lora_rank: Count
     o_groups: Count
+    """Groups of heads, each with an output projection of its own down to o_lora_rank."""
     o_lora_rank: Count
     window: Count
+    """Raw tokens that a query sees, itself among them."""
     ratio: Count = 0
     """Tokens per compressed entry; 0 where the layer has only the window."""
     overlap: bool = False
-    """Neighbouring compressed entries overlap (the ratio-4 kind); doubles the compressor's width."""
+    """An entry also draws on the `ratio` tokens before its own: two series per token, so the compressor is twice as wide."""
     indexer: Indexer | None = None
+    """Scores compressed entries, with a compressor of its own at the indexer's head_dim; top_k counts entries, not tokens."""
     extra: Extra = ()
 
 
@@ -206,6 +228,9 @@ class Moe:
     """Width of the space the routed experts work in, reached by two projections; 0 where it is d_model (Nemotron-3)."""
     correction_bias: bool = False
     """One load-balancing bias per expert, kept as a buffer: on disk, but no parameter."""
+    n_identity: Count = 0
+    """Further choices of the router that return their input (LongCat). transformers 5.23 allocates an up-projection for each, which is
+    never used; they count as parameters because it builds them, and not as active."""
     extra: Extra = ()
 
 
@@ -222,6 +247,11 @@ class LayerSpec:
     """Norms of width d_model."""
     norm_affine: Count = 1
     """Parameters per normalised channel: 0 none, 1 scale (RMSNorm), 2 scale and shift (LayerNorm)."""
+    projections: Projections = ()
+    """Around the parts: gates on norms, mixing of parallel residual streams."""
+    borrows_block: bool = False
+    """Softmax attention and feed-forward block work with the weights of an earlier layer: nothing is stored again, but each layer has
+    a cache of its own (Zamba)."""
     extra: Extra = ()
 
     @property
@@ -246,6 +276,8 @@ class Stem:
     embedding_norm: Count = 0
     head_bias: bool = False
     has_head: bool = True
+    projections: Projections = ()
+    """Between the last layer and the final norm."""
     extra: Extra = ()
 
 
@@ -255,12 +287,12 @@ class Tower:
 
     name: str
     kind: str
-    terms: tuple[tuple[str, int], ...] | None
+    terms: tuple[tuple[str, Count], ...] | None
 
     @property
-    def parameters(self) -> int | None:
+    def parameters(self) -> Count | None:
         """Parameters of the tower and its projector, or None where they are not known."""
-        return None if self.terms is None else sum(n for _, n in self.terms)
+        return None if self.terms is None else sum((n for _, n in self.terms), start=0)
 
 
 def switches(part: Any) -> tuple[Any, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 
-from . import dense
+from . import classic, composite, compressed, dense, gemma, hybrid, latent, moe, moe_mixed, statespace
 from .registry import FAMILIES, Reader
 
 
@@ -13,4 +13,7 @@ def nearest_types(model_type: str) -> list[str]:
     return difflib.get_close_matches(model_type, FAMILIES, 3, 0.5) or sorted(FAMILIES)[:3]
 
 
-__all__ = ["FAMILIES", "Reader", "dense", "nearest_types"]
+__all__ = [
+    "FAMILIES", "Reader", "classic", "composite", "compressed", "dense", "gemma", "hybrid", "latent", "moe", "moe_mixed",
+    "nearest_types", "statespace",
+]

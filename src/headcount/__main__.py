@@ -1,0 +1,5 @@
+"""python -m headcount"""
+
+from .cli.main import run
+
+run()

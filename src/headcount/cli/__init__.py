@@ -1,0 +1,1 @@
+"""The command line: parse, call, show. No decisions and no sentences of its own."""
