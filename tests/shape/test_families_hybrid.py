@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM
 from headcount.cost.flops import flops
 from headcount.cost.kv_cache import kv_cache_bytes
 from headcount.cost.parameters import parameters
+from headcount.cost.traffic import bytes_moved
 from headcount.errors import HeadcountError
 from headcount.shape.config import read_config
 from headcount.shape.fields import NEUTRAL, Fields
@@ -45,8 +46,10 @@ BASES: dict[str, dict[str, Any]] = {
         hybrid_override_pattern="M-M*EM", mamba_num_heads=5, mamba_head_dim=16, n_groups=5, ssm_state_size=11, conv_kernel=3,
         n_routed_experts=8, num_experts_per_tok=3, moe_intermediate_size=24, moe_shared_expert_intermediate_size=32, moe_latent_size=16,
     ),
-    "jamba": _COMMON | _MAMBA1 | dict(num_hidden_layers=6, attn_layer_period=3, attn_layer_offset=1, num_experts=7, num_experts_per_tok=3,
-                                      expert_layer_period=3, expert_layer_offset=0),
+    "jamba": _COMMON | _MAMBA1 | dict(
+        num_hidden_layers=6, attn_layer_period=3, attn_layer_offset=1, num_experts=7, num_experts_per_tok=3, expert_layer_period=3,
+        expert_layer_offset=0,
+    ),
     "bamba": _COMMON | _MAMBA2 | dict(num_hidden_layers=4, attn_layer_indices=[1, 3]),
     "granitemoehybrid": _COMMON | _MAMBA2 | dict(
         num_hidden_layers=3, layer_types=["linear_attention", "full_attention", "linear_attention"], num_local_experts=7,
@@ -72,7 +75,8 @@ BASES: dict[str, dict[str, Any]] = {
     ),
     "recurrent_gemma": _COMMON | dict(num_hidden_layers=5, lru_width=48, conv1d_width=3, attention_window_size=9),
     "gemma4_text": _COMMON | _PER_LAYER | dict(
-        num_hidden_layers=7, num_experts=7, moe_intermediate_size=24, global_head_dim=20, num_global_key_value_heads=3, attention_k_eq_v=True, num_kv_shared_layers=1,
+        num_hidden_layers=7, num_experts=7, moe_intermediate_size=24, global_head_dim=20, num_global_key_value_heads=3,
+        attention_k_eq_v=True, num_kv_shared_layers=1,
         layer_types=[*_TWO_KINDS, *_TWO_KINDS, *_TWO_KINDS, "full_attention"], enable_moe_block=True, top_k_experts=3,
     ),
     "gemma3n_text": _COMMON | _PER_LAYER | dict(
@@ -108,17 +112,21 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("olmo_hybrid", dict(linear_value_head_dim=None, num_key_value_heads=None)),
     ("kimi_linear", _PATTERN), ("kimi_linear", dict(q_lora_rank=9, attention_bias=True)),
     ("kimi_linear", dict(mlp_layer_types=["sparse", "dense", "sparse", "sparse", "dense", "dense"])),
-    ("kimi_linear", dict(_PATTERN, layer_types=["full_attention"] + ["linear_attention"] * 5, num_shared_experts=0)),
+    ("kimi_linear", dict(_PATTERN, layer_types=["full_attention"] + ["linear_attention"] * 5, num_shared_experts=3)),
     ("nemotron_h", dict(layers_block_type=["mamba", "moe", "attention", "mlp"])),
     ("nemotron_h", dict(mlp_bias=True, moe_latent_size=None)), ("nemotron_h", dict(mlp_bias=True, use_bias=True)),
     ("nemotron_h", dict(mamba_n_groups=8, mamba_d_conv=5, mamba_conv_bias=False)),
-    ("jamba", dict(mamba_dt_rank="auto", num_experts=1, num_experts_per_tok=1)), ("jamba", dict(mamba_proj_bias=True, mamba_conv_bias=False)),
-    ("bamba", dict(hidden_size=48, mamba_n_heads=8, mamba_d_head="auto", mamba_n_groups=4)), ("bamba", dict(attn_layer_indices=None)),
+    ("jamba", dict(mamba_dt_rank="auto", num_experts=1, num_experts_per_tok=1)),
+    ("jamba", dict(mamba_proj_bias=True, mamba_conv_bias=False)),
+    ("bamba", dict(hidden_size=48, mamba_n_heads=8, mamba_d_head="auto", mamba_n_groups=4)),
+    ("bamba", dict(attn_layer_indices=None)),
     ("granitemoehybrid", dict(num_local_experts=0, num_experts_per_tok=0, mamba_proj_bias=True)),
     ("granitemoehybrid", dict(layer_types=None, hidden_size=48, mamba_n_heads=8, mamba_d_head="auto", mamba_n_groups=4)),
-    ("falcon_h1", dict(mamba_d_ssm=None, mamba_n_heads=10, mamba_d_head=8)), ("falcon_h1", dict(mamba_rms_norm=True, projectors_bias=True)),
+    ("falcon_h1", dict(mamba_d_ssm=None, mamba_n_heads=10, mamba_d_head=8)),
+    ("falcon_h1", dict(mamba_rms_norm=True, projectors_bias=True)),
     ("lfm2", dict(block_auto_adjust_ff_dim=False)), ("lfm2", dict(block_multiple_of=1)),
-    ("lfm2", dict(block_ff_dim=100, tie_embedding=False)), ("lfm2", dict(layer_types=["conv", "conv", "full_attention", "conv"], conv_bias=True)),
+    ("lfm2", dict(block_ff_dim=100, tie_embedding=False)),
+    ("lfm2", dict(layer_types=["conv", "conv", "full_attention", "conv"], conv_bias=True)),
     ("lfm2", dict(block_dim=40, conv_dim=40, conv_dim_out=40, num_heads=6, block_use_swiglu=True, full_attn_idxs=None)),
     ("lfm2_moe", dict(num_dense_layers=0, tie_embedding=False, use_expert_bias=False)),
     ("mamba", dict(time_step_rank="auto", intermediate_size=100)), ("falcon_mamba", dict(time_step_rank="auto", use_bias=True)),
@@ -150,7 +158,8 @@ def single_changes(model_type: str) -> list[tuple[str, Any]]:
     """Every number and switch that the class declares or the base sets, except those that are neutral in every family."""
     base = BASES[model_type]
     values = {k: base.get(k, v) for k, v in Fields({}, model_type).defaults.items()} | base
-    changed = {k: not v if isinstance(v, bool) else _OTHER.get(k, 2 * v or type(v)(1)) for k, v in values.items() if isinstance(v, (bool, int, float))}
+    numbers = {k: v for k, v in values.items() if isinstance(v, (bool, int, float))}
+    changed = {k: not v if isinstance(v, bool) else _OTHER.get(k, 2 * v or type(v)(1)) for k, v in numbers.items()}
     changed |= {k: 2 for k in ("sliding_window", "moe_latent_size", "q_lora_rank") if k in values and values[k] is None}
     return [(k, v) for k, v in changed.items() if k not in NEUTRAL and (model_type, k) not in NOT_JUDGED]
 
@@ -192,8 +201,8 @@ def test_kimi_cache_follows_its_nested_config(changes: dict[str, Any]) -> None:
 
 def test_short_convolutions_keep_one_column_less_outside_transformers() -> None:
     shape = read_config({"model_type": "lfm2"} | BASES["lfm2"])
-    kept = {runtime: kv_cache_bytes(shape, 23, runtime=runtime).terms["state.convolution"] for runtime in ("logical", "vllm", "transformers")}
-    assert kept == {"logical": 2 * 40 * 3 * 2, "vllm": 2 * 40 * 3 * 2, "transformers": 2 * 40 * 4 * 2}
+    kept = [kv_cache_bytes(shape, 23, runtime=runtime).terms["state.convolution"] for runtime in ("logical", "vllm", "transformers")]
+    assert kept == [2 * 40 * 3 * 2, 2 * 40 * 3 * 2, 2 * 40 * 4 * 2]
 
 
 @pytest.mark.parametrize("model_type", ["zamba", "falcon_h1", "qwen3_5_text", "lfm2"])
@@ -211,9 +220,11 @@ def test_projections_multiply_as_often_as_they_run(model_type: str) -> None:
 
 
 CONTRADICTIONS: list[tuple[str, dict[str, Any], str]] = [
-    ("qwen3_5_text", dict(mamba_ssm_dtype="bfloat16"), "mamba_ssm_dtype"), ("qwen3_5_text", dict(attn_output_gate=False), "attn_output_gate"),
+    ("qwen3_5_text", dict(mamba_ssm_dtype="bfloat16"), "mamba_ssm_dtype"),
+    ("qwen3_5_text", dict(attn_output_gate=False), "attn_output_gate"),
     ("qwen3_5_text", dict(mlp_only_layers=[1]), "mlp_only_layers"), ("qwen3_next", dict(layer_types=["conv"] * 5), "layer_types"),
-    ("nemotron_h", dict(hybrid_override_pattern="M-X"), "hybrid_override_pattern"), ("nemotron_h", dict(moe_latent_size=0), "moe_latent_size"),
+    ("nemotron_h", dict(hybrid_override_pattern="M-X"), "hybrid_override_pattern"),
+    ("nemotron_h", dict(moe_latent_size=0), "moe_latent_size"),
     ("nemotron_h", dict(num_hidden_layers=9), "num_hidden_layers"), ("nemotron_h", dict(attention_head_dim=99), "attention_head_dim"),
     ("nemotron_h", dict(mamba_ssm_cache_dtype="bfloat16"), "mamba_ssm_cache_dtype"),
     ("kimi_linear", dict(linear_attn_config=dict(kda_layers=[1, 2], full_attn_layers=[2, 3])), "linear_attn_config"),
@@ -243,3 +254,18 @@ def test_prediction_layers_of_the_checkpoint_are_unknown_not_zero(model_type: st
     base = {"model_type": model_type} | BASES[model_type]
     assert parameters(read_config(base)).mtp == 0
     assert parameters(read_config(base | {name: 1})).mtp is None
+
+
+def test_heads_under_adapters_do_not_change_alone() -> None:
+    shape = read_config({"model_type": "zamba2"} | BASES["zamba2"])
+    with pytest.raises(HeadcountError, match="adapters depend on them"):
+        shape.with_heads(n_heads=4)
+
+
+def test_per_layer_embeddings_are_embeddings_and_read_by_row() -> None:
+    shape = read_config({"model_type": "gemma3n_text"} | BASES["gemma3n_text"])
+    counts, moved = parameters(shape), bytes_moved(shape, phase="decode", context=23)
+    assert counts.terms["embedding.per_layer"] == 70 * 6 * 14
+    assert counts.embedding == 90 * 42 + 70 * 6 * 14
+    assert moved["weights.embedding.rows"] == 2 * (42 + 6 * 14)
+    assert "weights.embedding.per_layer" not in moved

@@ -23,7 +23,7 @@ from typing import Any, Literal, get_args
 from ..errors import ShapeError, UnknownNameError
 from ..shape.dtypes import Storage, storage
 from ..shape.parts import Attention, Compressed, GatedDelta, Indexer, Mamba1, Mamba2, Mla, Recurrent
-from .numbers import per, rounded_up, smaller
+from .numbers import larger, per, rounded_up, smaller
 from .terms import Terms
 
 Runtime = Literal["logical", "transformers", "vllm", "llama.cpp"]
@@ -175,11 +175,11 @@ def _conv(channels: Any, kernel: Any, runtime: str) -> Held:
 
 @held_by.register
 def _recurrent(r: Recurrent, context: Any, dtype: Storage, runtime: str) -> Iterator[Held]:
-    if runtime == "llama.cpp":
-        raise _not_known(f"{r.kind} layers", runtime)
     yield Held("state.recurrent", r.state, 1, 0, _F32)
-    column = r.conv_state // (r.conv_kernel + (r.conv_kernel == 0)) * (r.conv_kernel > 0)
-    yield Held("state.convolution", r.conv_state if runtime == "transformers" else r.conv_state - column, 1, 0, _MODEL)
+    # Other runtimes drop the oldest column; a conv_kernel of 0 says that there is no column to drop.
+    dropped = 0 if runtime == "transformers" else r.conv_state // larger(r.conv_kernel, 1) * (r.conv_kernel > 0)
+    kept = r.conv_state - dropped
+    yield Held("state.convolution", kept, 1, 0, _F32 if runtime == "llama.cpp" else _MODEL)
 
 
 @held_by.register

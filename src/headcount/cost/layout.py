@@ -27,8 +27,6 @@ class Matrix:
     """Bias parameters per copy."""
     copies: Any = 1
     active: Any = 1
-    expanded: bool = False
-    """Belongs to the expansion of a compressed cache: absorbed into its neighbours when decoding (MLA)."""
     borrowed: bool = False
     """Stored, and counted, with an earlier layer; only its work is this layer's."""
 
@@ -83,6 +81,7 @@ def stem_weights(stem: Stem, d_model: Any) -> Iterator[Weight]:
     width = d_model if stem.d_embedding is None else stem.d_embedding
     yield Vector("embedding.tokens", stem.vocab_size * width)
     yield Vector("embedding.positions", stem.positions * width)
+    yield Vector("embedding.per_layer", stem.per_layer_rows * stem.per_layer_width)
     yield Vector("embedding.norm", stem.embedding_norm * width)
     if stem.d_embedding is not None:
         yield Matrix("embedding.project_in", width, d_model)
@@ -160,7 +159,7 @@ def _mla(m: Mla, d_model: Any) -> Iterator[Weight]:
     down = m.kv_lora_rank + m.qk_rope_head_dim
     yield Matrix("attention.kv_down", d_model, down, bias=down if m.bias else 0)
     yield Vector("attention.kv_down_norm", m.kv_lora_rank)
-    yield Matrix("attention.kv_up", m.kv_lora_rank, m.n_heads * (m.qk_nope_head_dim + m.v_head_dim), expanded=True)
+    yield Matrix("attention.kv_up", m.kv_lora_rank, m.n_heads * (m.qk_nope_head_dim + m.v_head_dim))
     yield Matrix("attention.o", m.n_heads * m.v_head_dim, d_model, bias=d_model if m.bias else 0)
     if m.sinks:
         yield Vector("attention.sinks", m.n_heads)

@@ -12,6 +12,11 @@ def smaller(a: Any, b: Any) -> Any:
     return np.minimum(a, b) if isinstance(a, np.ndarray) or isinstance(b, np.ndarray) else min(a, b)
 
 
+def larger(a: Any, b: Any) -> Any:
+    """Elementwise maximum; of two plain numbers, the plain larger one."""
+    return np.maximum(a, b) if isinstance(a, np.ndarray) or isinstance(b, np.ndarray) else max(a, b)
+
+
 def rounded_up(value: Any, step: int) -> Any:
     """The next multiple of `step` from `value` upwards."""
     return -(-value // step) * step

@@ -29,11 +29,15 @@ def side_dtype(weight_dtype: str) -> Storage:
 
 def read_copies(matrix: Matrix, tokens: Any) -> Any:
     """How many copies of a matrix `tokens` tokens touch: all of a dense one, the picked experts of a mixture."""
-    if matrix.copies is matrix.active:
+    if _plain_equal(matrix.copies, matrix.active):
         return matrix.copies
+    share = np.asarray(matrix.active, dtype=np.float64) / np.maximum(matrix.copies, 1)
     # np.power on purpose: Python's own pow rounds differently in the last bit, and tables must equal single models.
-    missed = np.power(1.0 - np.asarray(matrix.active, dtype=np.float64) / matrix.copies, tokens)
-    return matrix.copies * (1.0 - missed)
+    return matrix.copies * (1.0 - np.power(1.0 - share, tokens))
+
+
+def _plain_equal(a: Any, b: Any) -> bool:
+    return isinstance(a, int) and isinstance(b, int) and a == b or a is b
 
 
 def weight_bytes_read(weight: Weight, tokens: Any, own: Storage, side: Storage) -> Any:
@@ -73,10 +77,10 @@ def bytes_moved(
 
 def _stem_traffic(terms: Terms, n: Any, stem: Stem, d_model: Any, tokens: Any, side: Storage) -> None:
     width = d_model if stem.d_embedding is None else stem.d_embedding
-    terms.add("weights.embedding.rows", n * side.bytes_of(tokens * width))
+    terms.add("weights.embedding.rows", n * side.bytes_of(tokens * (width + stem.per_layer_width)))
     head = head_matrix(stem, d_model)
     if head is not None:
         terms.add("weights.head", n * side.bytes_of(head.parameters))
     for weight in stem_weights(stem, d_model):
-        if weight.name not in ("embedding.tokens", "embedding.positions", "head"):
+        if weight.name not in ("embedding.tokens", "embedding.positions", "embedding.per_layer", "head"):
             terms.add(f"weights.{weight.name}", n * side.bytes_of(weight.parameters))

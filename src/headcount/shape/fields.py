@@ -36,7 +36,7 @@ NEUTRAL = frozenset(
     "id2label label2id num_labels problem_type output_attentions output_hidden_states return_dict use_return_dict use_cache torchscript "
     "use_bfloat16 is_decoder is_encoder_decoder output_router_logits router_aux_loss_coef aux_loss_alpha seq_aux keys_to_ignore_at_inference "
     "gradient_checkpointing use_flash_attn _flash_attn_2_enabled _attn_implementation _attn_implementation_autoset attn_implementation "
-    "attn_config_implementation _experts_implementation use_kernels "
+    "attn_config_implementation _experts_implementation use_kernels is_llama_config output_past transformers.js_config "
     # arithmetic that has no weights of its own
     "hidden_act hidden_activation activation_function mlp_hidden_act ffn_act_fn initializer_range init_std initializer_factor rms_norm_eps "
     "layer_norm_eps layer_norm_epsilon norm_eps norm_epsilon layernorm_epsilon attention_dropout attn_pdrop resid_pdrop embd_pdrop dropout "
@@ -103,7 +103,7 @@ class Fields:
         return self.defaults.get(name) if default is _ABSENT else default
 
     def count(self, name: str, default: Any = _ABSENT, minimum: int = 0) -> int:
-        """A whole number. Absent or null takes `default` if given, else the declared class default.
+        """A whole number. Absent takes `default` if given, else the declared class default; null takes `default` or is missing.
 
         Raises:
             ConfigError: the field is missing and must not be guessed, or is no whole number from `minimum` up.
@@ -111,8 +111,9 @@ class Fields:
         given = name in self.values and self.values[name] is not None
         if not given and name in CORE and not self.nested and default is _ABSENT:
             raise self._missing(name)
-        value = self.values[name] if given else self.raw(name, default)
-        self.asked.add(name)
+        value = self.raw(name, default)
+        if value is None and default is not _ABSENT:
+            value = default
         if value is None:
             raise self._missing(name)
         if not given and name in CORE and default is _ABSENT and f"{self.path}{name}={value}" not in self.notes:

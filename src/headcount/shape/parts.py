@@ -273,11 +273,15 @@ class Stem:
     """Rows of a learned position table."""
     final_norm: Count = 1
     """Parameters per channel of the last norm."""
+    per_layer_rows: Count = 0
+    """Rows of a second table looked up by token, of which every layer gets a slice (Gemma 3n and 4)."""
+    per_layer_width: Count = 0
+    """Channels of that table, the slices of all layers together."""
     embedding_norm: Count = 0
     head_bias: bool = False
     has_head: bool = True
     projections: Projections = ()
-    """Between the last layer and the final norm."""
+    """Before the first and after the last layer: merging of parallel streams, the input of per-layer embeddings."""
     extra: Extra = ()
 
 

@@ -46,7 +46,7 @@ class Classic:
 
 
 _GPT2 = Classic(d_model="n_embd", n_layers="n_layer", n_heads="n_head", d_ff="n_inner", positions="n_positions")
-_GPTJ = replace(_GPT2, bias="", norms=1, positions="", head_bias=True, ignored=("rotary_dim", "n_positions"))
+_GPTJ = replace(_GPT2, bias="", norms=1, positions="", head_bias=True, ignored=("rotary", "rotary_dim", "n_positions"))
 
 CLASSICS: dict[str, Classic] = {
     "gpt2": _GPT2,
@@ -118,7 +118,14 @@ FAMILIES.update({model_type: read_classic for model_type in CLASSICS})
 @family("gpt_bigcode")
 def read_gpt_bigcode(f: Fields) -> ModelShape:
     """StarCoder: GPT-2 with one KV head, if `multi_query`; its saved num_key_value_heads repeats that and is not read back."""
-    names = replace(_GPT2, ignored=("attention_softmax_in_fp32", "scale_attention_softmax_in_fp32", "num_key_value_heads"))
+    names = replace(
+        _GPT2,
+        ignored=(
+            "attention_softmax_in_fp32", "scale_attention_softmax_in_fp32", "num_key_value_heads",
+            # Of an inference runner that transformers no longer has; StarCoder's file still sets them.
+            "inference_runner", "validate_runner_input", "pad_key_length", "pre_allocate_kv_cache",
+        ),
+    )
     sizes = _sizes(f, names)
     if f.flag("multi_query"):
         sizes = replace(sizes, attention=replace(sizes.attention, n_kv_heads=1))

@@ -54,7 +54,8 @@ class Recipe:
     """Switches that would make another kind of model."""
     agree: tuple[str, ...] = ()
     """Switches that transformers refuses unless they are equal."""
-    embedding_norm: int = 0
+    only: tuple[tuple[str, int], ...] = ()
+    """Fields that transformers does not read, with the one value at which that loses nothing."""
 
 
 _LLAMA = Recipe(bias="qkvo@attention_bias", mlp_bias="@mlp_bias")
@@ -74,7 +75,8 @@ RECIPES: dict[str, Recipe] = {
     "gemma2": _GEMMA2,
     "gemma3_text": replace(_GEMMA2, qk_norm="head", pattern="last6@sliding_window_pattern"),
     "vaultgemma": replace(_GEMMA2, norms=2, off=()),
-    "phi3": Recipe(windows="all"),
+    # The two stand in Phi-4-mini's file: every layer attends to all, no positions are interpolated.
+    "phi3": Recipe(windows="all", only=(("full_attn_mod", 1), ("interpolate_factor", 1))),
     # The norm of queries and keys is as wide as hidden_size / heads, whatever head_dim says.
     "phi": Recipe(
         bias="qkvo", mlp_bias="yes", gated=False, norms=1, affine=2, qk_norm="head@qk_layernorm", qk_affine=2, square="@qk_layernorm",
@@ -199,6 +201,9 @@ def dense_shape(f: Fields, recipe: Recipe) -> ModelShape:
     for name in recipe.off:
         if f.flag(name):
             raise f.refuse(name, True, "false or absent: headcount counts decoders that look backwards only")
+    for name, value in recipe.only:
+        if f.count(name, value) != value:
+            raise f.refuse(name, f.raw(name), f"{value}, the only value that transformers builds")
     if len({f.flag(name) for name in recipe.agree}) > 1:
         first, *others = recipe.agree
         raise f.refuse(first, f.raw(first), f"equal to {' and '.join(others)}")
@@ -219,7 +224,7 @@ def dense_shape(f: Fields, recipe: Recipe) -> ModelShape:
         layers=runs(_windows(f, recipe, layer, attention, n_layers)),
         stem=Stem(
             vocab_size=f.count("vocab_size", minimum=1), tied=f.flag("tie_word_embeddings"), final_norm=recipe.affine,
-            head_bias=switched_flag(f, recipe.head_bias), embedding_norm=recipe.embedding_norm,
+            head_bias=switched_flag(f, recipe.head_bias),
         ),
     )
 

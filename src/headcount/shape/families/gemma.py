@@ -32,14 +32,16 @@ def _first_borrower(f: Fields, kinds: list[str]) -> int:
     return first
 
 
-def _per_layer_stem(f: Fields, n_layers: int, d_model: int) -> tuple[tuple[tuple[str, int], ...], tuple[tuple[str, int, int], ...]]:
-    """(vectors, matrices) of the embeddings per layer: a table looked up by token, a projection of the usual embedding, one norm."""
-    width = f.count("hidden_size_per_layer_input")
-    rows = f.count("vocab_size_per_layer_input")
+def _per_layer_stem(f: Fields, n_layers: int, d_model: int) -> Stem:
+    """The stem with its embeddings per layer: a table looked up by token, a projection of the usual embedding, one norm."""
+    stem = Stem(vocab_size=f.count("vocab_size", minimum=1), tied=f.flag("tie_word_embeddings"))
+    width, rows = f.count("hidden_size_per_layer_input"), f.count("vocab_size_per_layer_input")
     if not width:
-        return (), ()
-    vectors = (("per_layer_embedding", rows * n_layers * width), ("per_layer_norm", width))
-    return vectors, (("per_layer_projection", d_model, n_layers * width),)
+        return stem
+    return replace(
+        stem, per_layer_rows=rows, per_layer_width=n_layers * width, extra=(("per_layer_norm", width),),
+        projections=(("per_layer_projection", d_model, n_layers * width),),
+    )
 
 
 def _per_layer_gate(f: Fields, d_model: int) -> tuple[tuple[str, int, int], ...]:
@@ -76,11 +78,7 @@ def read_gemma4(f: Fields) -> ModelShape:
             mixers=(windowed(attention, window) if sliding else attention,), ffns=borrower_ffns if borrows else ffns, norms=norms,
             projections=gate,
         ))
-    vectors, matrices = _per_layer_stem(f, n_layers, d_model)
-    stem = Stem(
-        vocab_size=f.count("vocab_size", minimum=1), tied=f.flag("tie_word_embeddings"), extra=vectors, projections=matrices,
-    )
-    return ModelShape(d_model=d_model, layers=runs(layers), stem=stem)
+    return ModelShape(d_model=d_model, layers=runs(layers), stem=_per_layer_stem(f, n_layers, d_model))
 
 
 def _gemma4_heads(f: Fields, kinds: list[str]) -> list[tuple[int, int]]:
@@ -153,10 +151,9 @@ def read_gemma3n(f: Fields) -> ModelShape:
             # Four around attention and feed-forward, one each for LAuReL, the AltUp router and the embedding per layer.
             norms=7, projections=projections, extra=(("altup_scale", d_model),),
         ))
-    vectors, matrices = _per_layer_stem(f, n_layers, d_model)
-    for name in ("altup_in", "altup_out"):
-        matrices += ((name, d_model, (streams - 1) * d_model),)
-    stem = Stem(vocab_size=f.count("vocab_size", minimum=1), tied=f.flag("tie_word_embeddings"), extra=vectors, projections=matrices)
+    stem = _per_layer_stem(f, n_layers, d_model)
+    streams_in_and_out = tuple((name, d_model, (streams - 1) * d_model) for name in ("altup_in", "altup_out"))
+    stem = replace(stem, projections=(*stem.projections, *streams_in_and_out))
     return ModelShape(d_model=d_model, layers=runs(layers), stem=stem)
 
 
@@ -175,7 +172,7 @@ def _widths(f: Fields, n_layers: int) -> list[int]:
 @family("recurrent_gemma")
 def read_recurrent_gemma(f: Fields) -> ModelShape:
     """RecurrentGemma (Griffin, arXiv:2402.19427): RG-LRU layers, and windowed attention where `block_types`, repeated, says so."""
-    f.ignore("logits_soft_cap", "w_init_variance_scale", "final_w_init_variance_scale")
+    f.ignore("logits_soft_cap", "embeddings_scale_by_sqrt_dim", "w_init_variance_scale", "final_w_init_variance_scale")
     d_model, n_layers = f.count("hidden_size", minimum=1), f.count("num_hidden_layers", minimum=1)
     pattern = f.items("block_types") or []
     if not pattern or any(kind not in ("recurrent", "attention") for kind in pattern):

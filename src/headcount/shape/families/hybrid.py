@@ -16,7 +16,10 @@ from .registry import family, runs
 from .statespace import agree, attention_of, kinds_of, letters, mamba1_of, mamba2_of, stem_of
 
 _KINDS = ("linear_attention", "full_attention")
-_UNUSED = ("num_logits_to_keep", "use_mamba_kernels", "mamba_chunk_size", "time_step_limit", "z_loss_coefficient")
+_UNUSED = (
+    "num_logits_to_keep", "use_mamba_kernels", "mamba_chunk_size", "time_step_limit", "time_step_min", "time_step_max", "time_step_floor",
+    "time_step_rank", "z_loss_coefficient",
+)
 
 
 def _mtp(f: Fields, name: str) -> Groups | None:
@@ -150,7 +153,8 @@ def _kimi_moe(f: Fields) -> Moe:
     # The published files and the class name the same fields differently.
     n_experts, n_active, n_shared = (
         f.count(new, f.count(old)) for new, old in (
-            ("num_experts", "num_local_experts"), ("num_experts_per_token", "num_experts_per_tok"), ("num_shared_experts", "n_shared_experts"),
+            ("num_experts", "num_local_experts"), ("num_experts_per_token", "num_experts_per_tok"),
+            ("num_shared_experts", "n_shared_experts"),
         )
     )
     d_expert = f.count("moe_intermediate_size", minimum=1)
@@ -166,9 +170,8 @@ _NEMOTRON_LETTERS = {"M": "linear_attention", "E": "moe", "*": "full_attention",
 def read_nemotron_h(f: Fields) -> ModelShape:
     """Nemotron-H and Nemotron 3: every layer is one thing, a Mamba-2 mixer, attention, a dense block or a mixture of experts."""
     f.ignore(
-        *_UNUSED, "expand", "mamba_expand", "chunk_size", "time_step_min", "time_step_max", "time_step_floor", "time_step_rank", "mamba_dt_min",
-        "mamba_dt_max", "mamba_dt_limit", "mamba_dt_init_floor", "residual_in_fp32", "rescale_prenorm_residual", "moe_shared_expert_overlap",
-        "mtp_layers_block_type",
+        *_UNUSED, "expand", "mamba_expand", "chunk_size", "mamba_dt_min", "mamba_dt_max", "mamba_dt_limit", "mamba_dt_init_floor",
+        "residual_in_fp32", "rescale_prenorm_residual", "moe_shared_expert_overlap", "mtp_layers_block_type",
     )
     agree(f, "mamba_ssm_cache_dtype", "float32")
     # The config class accepts these, but the model builds nothing for them.
@@ -214,14 +217,15 @@ def _nemotron_mamba(f: Fields) -> Mamba2:
 
 def _nemotron_moe(f: Fields, mlp_bias: bool) -> Moe:
     agree(f, "n_shared_experts", 1)
-    d_model, d_shared, d_latent = f.count("hidden_size"), f.count("moe_shared_expert_intermediate_size"), f.optional("moe_latent_size")
+    d_model, d_shared = f.count("hidden_size"), f.count("moe_shared_expert_intermediate_size")
+    d_latent = f.optional("moe_latent_size")
     if d_latent == 0:
         raise f.refuse("moe_latent_size", 0, "null or a width from 1 up")
     # Only the shared expert and the projections to and from the latent space carry the bias, not the routed experts.
     biases = d_shared + d_model + (d_latent + d_model if d_latent else 0)
     return Moe(
-        n_experts=f.count("n_routed_experts"), n_active=f.count("num_experts_per_tok"), d_expert=f.count("moe_intermediate_size"), gated=False,
-        d_shared=d_shared, d_latent=d_latent or 0, correction_bias=True, extra=(("biases", biases),) if mlp_bias else (),
+        n_experts=f.count("n_routed_experts"), n_active=f.count("num_experts_per_tok"), d_expert=f.count("moe_intermediate_size"),
+        gated=False, d_shared=d_shared, d_latent=d_latent or 0, correction_bias=True, extra=(("biases", biases),) if mlp_bias else (),
     )
 
 
@@ -229,6 +233,7 @@ def _nemotron_moe(f: Fields, mlp_bias: bool) -> Moe:
 def read_jamba(f: Fields) -> ModelShape:
     """Jamba (arXiv:2403.19887): attention and experts each at a period and offset of their own."""
     f.ignore(*_UNUSED, "use_mambapy", "use_associative_scan")
+    agree(f, "mamba_inner_layernorms", True)
     n_layers = f.count("num_hidden_layers", minimum=1)
     attention, mamba = attention_of(f), mamba1_of(f, inner_norms=True)
     d_ff, n_experts = f.count("intermediate_size", minimum=1), f.count("num_experts", minimum=1)
@@ -276,8 +281,8 @@ def _granite_ffn(f: Fields) -> Ffn:
 def read_falcon_h1(f: Fields) -> ModelShape:
     """Falcon-H1: attention and Mamba-2 side by side in every layer."""
     f.ignore(
-        *_UNUSED, "mamba_norm_before_gate", "lm_head_multiplier", "mlp_multipliers", "key_multiplier", "attention_out_multiplier",
-        "attention_in_multiplier", "ssm_multipliers", "ssm_in_multiplier", "ssm_out_multiplier",
+        *_UNUSED, "mlp_expansion_factor", "mamba_norm_before_gate", "lm_head_multiplier", "mlp_multipliers", "key_multiplier",
+        "attention_out_multiplier", "attention_in_multiplier", "ssm_multipliers", "ssm_in_multiplier", "ssm_out_multiplier",
     )
     agree(f, "mamba_use_mlp", True)
     agree(f, "attn_layer_indices", None)

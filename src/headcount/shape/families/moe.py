@@ -205,7 +205,7 @@ def full_where(full: Callable[[int], bool]) -> KindRule:
 
 
 def full_every(name: str) -> KindRule:
-    """The field says that each so-manieth layer is full."""
+    """The field holds a period: the last layer of each is full, the others slide."""
 
     def rule(f: Fields, n_layers: int) -> list[str]:
         period = f.count(name, minimum=1)

@@ -8,6 +8,7 @@ cache of its own. Source: the modeling files of those names in transformers 5.23
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 from ..fields import Fields
@@ -83,9 +84,9 @@ def mamba1_of(f: Fields, inner_norms: bool) -> Mamba1:
 
 
 _PURE_IGNORED = (
-    "time_step_scale", "time_step_min", "time_step_max", "time_step_floor", "time_step_limit", "rescale_prenorm_residual", "residual_in_fp32",
-    "use_mambapy", "use_falcon_mambapy", "use_associative_scan", "mixer_rms_eps", "fused_add_norm", "pad_vocab_size_multiple", "chunk_size",
-    "norm_before_gate",
+    "time_step_scale", "time_step_min", "time_step_max", "time_step_floor", "time_step_limit", "rescale_prenorm_residual",
+    "residual_in_fp32", "use_mambapy", "use_falcon_mambapy", "use_associative_scan", "mixer_rms_eps", "fused_add_norm",
+    "pad_vocab_size_multiple", "chunk_size", "norm_before_gate",
 )
 
 
@@ -163,7 +164,8 @@ def read_zamba2(f: Fields) -> ModelShape:
     d_ff = f.optional("intermediate_size") or 4 * d_model
     agree(f, "ffn_hidden_size", d_ff)
     block = _zamba_block(f, d_model, Dense(d_ff=d_ff, bias=bias))
-    return _zamba_shape(f, d_model, kinds, mixer, block, n_stored=f.count("num_mem_blocks", minimum=1), adapters=_adapters(f, block, d_model))
+    block, adapters = _with_adapters(f, block, d_model)
+    return _zamba_shape(f, d_model, kinds, mixer, block, n_stored=f.count("num_mem_blocks", minimum=1), adapters=adapters)
 
 
 def _zamba2_kinds(n_layers: int) -> list[str] | None:
@@ -184,7 +186,8 @@ def _zamba_block(f: Fields, d_model: int, ffn: Dense) -> LayerSpec:
     return LayerSpec(mixers=(attention,), ffns=(ffn,), extra=(("block_norms", d_in + d_model),))
 
 
-def _adapters(f: Fields, block: LayerSpec, d_model: int) -> tuple[tuple[str, int, int], ...]:
+def _with_adapters(f: Fields, block: LayerSpec, d_model: int) -> tuple[LayerSpec, tuple[tuple[str, int, int], ...]]:
+    """The block, and the low-rank matrices that each layer adds to its projections."""
     rank = f.count("adapter_rank", minimum=1)
     attention, ffn = block.mixers[0], block.ffns[0]
     assert isinstance(attention, Attention) and isinstance(ffn, Dense)
@@ -194,13 +197,15 @@ def _adapters(f: Fields, block: LayerSpec, d_model: int) -> tuple[tuple[str, int
         if not int(attention.n_heads) * int(attention.head_dim) == int(attention.n_kv_heads) * int(attention.head_dim) == width:
             raise f.refuse("use_shared_attention_adapter", True, f"false unless queries, keys and values are all {width} wide")
         found += [(f"adapter.{name}_{end}", *size) for name in "qkv" for end, size in (("down", (width, rank)), ("up", (rank, width)))]
-    return tuple(found)
+        # Without parameters of its own, this entry only says that the heads cannot change alone.
+        block = replace(block, mixers=(replace(attention, extra=(("adapters", 0),)),))
+    return block, tuple(found)
 
 
 def _zamba_shape(f: Fields, d_model: int, kinds: list[str], mixer: Mamba1 | Mamba2, block: LayerSpec, *, n_stored: int,
                  adapters: tuple[tuple[str, int, int], ...] = ()) -> ModelShape:
     if not f.flag("tie_word_embeddings"):
-        raise f.refuse("tie_word_embeddings", False, "true: without it transformers also builds every shared block anew, other runtimes do not")
+        raise f.refuse("tie_word_embeddings", False, "true: without it transformers builds every shared block anew, others do not")
     plain = LayerSpec(mixers=(mixer,), norms=1)
     layers, seen = [], 0
     for kind in kinds:
