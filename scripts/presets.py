@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from headcount.errors import HeadcountError
-from headcount.shape.config import read_config, storage_fields
+from headcount.shape.config import read_config, storage_fields, with_quantization_beside
 from headcount.shape.families import FAMILIES
 from headcount.shape.fields import Fields
 
@@ -29,6 +29,10 @@ ALIASES = {
     "llama-4-maverick": "llama-4-maverick-17b-128e-instruct", "kimi-k2": "kimi-k2-instruct",
     "nemotron-3-nano": "nvidia-nemotron-3-nano-30b-a3b-bf16", "qwen3-coder-480b": "qwen3-coder-480b-a35b-instruct",
 }
+MISREAD = dict.fromkeys(
+    ("stepfun-ai--Step-3.7-Flash_config.json", "stepfun-ai--Step-3.7-Flash-FP8_config.json"),
+    "a flat file whose sizes transformers ignores in favour of its class defaults: what it builds is not the published model",
+)
 _QUANTIZATION = ("quant_method", "quant_algo", "moe_quant_algo", "bits", "group_size", "fmt", "load_in_8bit", "load_in_4bit")
 
 
@@ -59,8 +63,12 @@ def main() -> None:
     for file in sorted(folder.iterdir(), key=lambda f: f.name):
         if not file.name.endswith("_config.json") or "hf_quant" in file.name:
             continue
+        if file.name in MISREAD:
+            print(f"left out: {file.name}: {MISREAD[file.name]}")
+            continue
         data = file.read_bytes()
-        config = json.loads(data)
+        beside = Path(str(file).replace("_config.json", "_hf_quant_config.json"))
+        config = with_quantization_beside(json.loads(data), beside)
         name = file.name.removesuffix("_config.json").partition("--")[2].lower()
         try:
             full = read_config(config)

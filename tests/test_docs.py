@@ -21,7 +21,7 @@ LOADED = re.compile(
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("site")
-    environment = os.environ | {"DISABLE_MKDOCS_2_WARNING": "true"}
+    environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
     for config, target in (("mkdocs.yml", folder), ("mkdocs.ru.yml", folder / "ru")):
         command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-f", str(ROOT / config), "-d", str(target)]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

@@ -235,9 +235,10 @@ def test_parameters_equal_the_tensors_that_the_gguf_package_lists(tmp_path: Path
     sizes = {
         "token_embd": (d, 97), "output": (d, 97), "output_norm": (d,), "attn_norm": (d,), "ffn_norm": (d,), "attn_q": (d, 96),
         "attn_k": (d, 48), "attn_v": (d, 48), "attn_output": (96, d), "attn_q_norm": (16,), "attn_k_norm": (16,), "rope_freqs": (8,),
-        **({"ffn_gate_inp": (d, n), "ffn_up_exps": (d, 20, n), "ffn_gate_exps": (d, 20, n), "ffn_down_exps": (20, d, n)} if experts else {}),
-        **({"ffn_up_shexp": (d, 40), "ffn_gate_shexp": (d, 40), "ffn_down_shexp": (40, d)} if experts else {}),
     }
+    if experts:
+        sizes |= {"ffn_gate_inp": (d, n), "ffn_up_exps": (d, 20, n), "ffn_gate_exps": (d, 20, n), "ffn_down_exps": (20, d, n)}
+        sizes |= {"ffn_up_shexp": (d, 40), "ffn_gate_shexp": (d, 40), "ffn_down_shexp": (40, d)}
     dense = {"ffn_gate": (d, 72), "ffn_up": (d, 72), "ffn_down": (72, d)}
     tensors: dict[str, tuple[int, ...]] = {}
     for name in listed & {"token_embd", "output", "output_norm", "rope_freqs"}:
@@ -396,7 +397,8 @@ def test_prediction_layers_stand_apart(tmp_path: Path) -> None:
     path, _ = _written(tmp_path, "glm4moe")
     tensors = {t.name: t.dims for t in read_gguf(path).tensors}
     last = {k.replace("blk.2.", "blk.3."): v for k, v in tensors.items() if k.startswith("blk.2.")}
-    last |= {f"blk.3.nextn.{n}.weight": d for n, d in (("eh_proj", (96, 48)), ("enorm", (48,)), ("hnorm", (48,)), ("shared_head_norm", (48,)))}
+    more = {"eh_proj": (96, 48), "enorm": (48,), "hnorm": (48,), "shared_head_norm": (48,)}
+    last |= {f"blk.3.nextn.{n}.weight": d for n, d in more.items()}
     metadata = {**CASES["glm4moe"][3], "block_count": 4, "nextn_predict_layers": 1}
     with_mtp = write_gguf(tmp_path / "mtp.gguf", "glm4moe", metadata, (tensors | last).items())
     counted = parameters(read_gguf_shape(with_mtp))
@@ -511,40 +513,53 @@ def test_what_is_no_file_is_a_source_error(path: str) -> None:
         read_gguf(path)
 
 
-HOSTILE = {
-    "huge tensor count": header(2**64 - 1, 0),
-    "huge key count": header(0, 2**64 - 1),
-    "most tensors allowed": header(MAX_TENSORS, 0, b"".join(tensor_info(b"%0128d" % i, (1,) * 4, 0, 32 * i) for i in range(MAX_TENSORS))),
-    "most keys allowed": header(0, 4096, b"".join(string(b"%0256d" % i) + struct.pack("<IB", 0, 0) for i in range(4096))),
-    "one huge string": header(0, 1, string(b"k") + struct.pack("<IQ", 8, 2**63)),
-    "many long strings": header(0, 4000, b"".join(string(b"%d" % i) + struct.pack("<I", 8) + string(bytes(30_000)) for i in range(4000))),
-    "most walked strings": header(0, 1, string(b"k") + array(8, 2**21, bytes(8 * 2**21))),
-    "too many walked strings": header(0, 1, string(b"k") + array(8, 2**24, bytes(8 * 2**22))),
-    "most nested arrays": header(0, 1, string(b"k") + array(9, 2**17, struct.pack("<IQ", 0, 0) * 2**17)),
-    "many kept numbers": header(
-        0, 4096, b"".join(string(b"%d" % i) + array(0, KEPT_ITEMS, bytes(KEPT_ITEMS)) for i in range(4096))
-    ),
-    "100,000 levels": header(0, 1, string(b"k") + struct.pack("<I", 9) + struct.pack("<IQ", 9, 1) * 100_000),
-    "100,000 keys of arrays": header(0, 4096, b"".join(string(b"%d" % i) + array(9, 1, struct.pack("<IQ", 9, 1) * 4) for i in range(4096))),
-}
+def _widest_model() -> bytes:
+    """As many tensors as may be, all of them right: the most that a reader of shapes can be made to do."""
+    n = (MAX_TENSORS - 2) // 9
+    sizes = {"block_count": n, "embedding_length": 1, "feed_forward_length": 1, "attention.head_count": 1}
+    keys = b"".join(string(f"llama.{k}".encode()) + struct.pack("<II", 4, v) for k, v in sizes.items())
+    keys += string(b"general.architecture") + struct.pack("<I", 8) + string(b"llama")
+    parts = ("attn_norm", "ffn_norm", "attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
+    names = ["token_embd.weight", "output_norm.weight", *(f"blk.{i}.{part}.weight" for i in range(n) for part in parts)]
+    body = keys + b"".join(tensor_info(name.encode(), (1,), 0, 32 * i) for i, name in enumerate(names))
+    return header(len(names), 5, body) + bytes(32 * len(names) + 32)
+
+
+def _hostile() -> dict[str, bytes]:
+    one, many = string(b"k"), 4096
+    empty, levels = struct.pack("<IQ", 0, 0), struct.pack("<IQ", 9, 1)
+    tensors = b"".join(tensor_info(b"%0128d" % i, (1,) * 4, 0, 32 * i) for i in range(MAX_TENSORS))
+    long_strings = b"".join(string(b"%d" % i) + struct.pack("<I", 8) + string(bytes(30_000)) for i in range(4000))
+    return {
+        "huge tensor count": header(2**64 - 1, 0),
+        "huge key count": header(0, 2**64 - 1),
+        "most tensors allowed": header(MAX_TENSORS, 0, tensors),
+        "widest model": _widest_model(),
+        "most keys allowed": header(0, many, b"".join(string(b"%0256d" % i) + struct.pack("<IB", 0, 0) for i in range(many))),
+        "one huge string": header(0, 1, one + struct.pack("<IQ", 8, 2**63)),
+        "many long strings": header(0, 4000, long_strings),
+        "most walked strings": header(0, 1, one + array(8, 2**21, bytes(8 * 2**21))),
+        "too many walked strings": header(0, 1, one + array(8, 2**22, bytes(8 * 2**22))),
+        "most nested arrays": header(0, 1, one + array(9, 2**17, empty * 2**17)),
+        "many kept numbers": header(0, many, b"".join(string(b"%d" % i) + array(0, KEPT_ITEMS, bytes(KEPT_ITEMS)) for i in range(many))),
+        "100,000 levels": header(0, 1, one + struct.pack("<I", 9) + levels * 100_000),
+        "keys of five levels": header(0, many, b"".join(string(b"%d" % i) + array(9, 1, levels * 4) for i in range(many))),
+    }
+
+
 LIMIT_S, LIMIT_BYTES = 1.0, 200 * 2**20
 _CHILD = """
 import json, sys, time
 from headcount.errors import GgufError
-from headcount.shape.gguf import read_gguf
 from headcount.shape.gguf_shape import read_gguf_shape
 results = {}
 for path in sys.argv[1:]:
     begin = time.process_time()
-    codes = []
-    for read in (read_gguf, read_gguf_shape):
-        try:
-            read(path); codes.append("read")
-        except GgufError as error:
-            codes.append(error.code)
-        if read is read_gguf:
-            seconds = time.process_time() - begin
-    results[path] = (seconds, codes)
+    try:
+        read_gguf_shape(path); codes = "read"
+    except GgufError as error:
+        codes = error.code
+    results[path] = (time.process_time() - begin, codes)
 # Not ru_maxrss, which exec inherits from the parent process, torch and all.
 peak = next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("VmHWM"))
 print(json.dumps({"results": results, "peak": peak}))
@@ -553,7 +568,7 @@ print(json.dumps({"results": results, "peak": peak}))
 
 def test_the_worst_headers_stay_within_a_second_and_200_mb(tmp_path: Path) -> None:
     paths = {}
-    for i, (name, data) in enumerate(HOSTILE.items()):
+    for i, (name, data) in enumerate(_hostile().items()):
         paths[str(tmp_path / f"{i}.gguf")] = name
         (tmp_path / f"{i}.gguf").write_bytes(data)
     sparse = tmp_path / "sparse.gguf"
@@ -571,8 +586,10 @@ def test_the_worst_headers_stay_within_a_second_and_200_mb(tmp_path: Path) -> No
     assert answer["peak"] < LIMIT_BYTES, f"{answer['peak']:,} bytes"
     slow = {paths[p]: s for p, (s, _) in answer["results"].items() if s >= LIMIT_S}
     assert not slow
-    codes = {paths[p]: codes for p, (_, codes) in answer["results"].items()}
-    assert codes["100,000 levels"] == codes["too many walked strings"] == codes["64 GiB of nothing"] == ["gguf_limit", "gguf_limit"]
+    codes = {paths[p]: code for p, (_, code) in answer["results"].items()}
+    assert codes["100,000 levels"] == codes["too many walked strings"] == codes["64 GiB of nothing"] == "gguf_limit"
+    assert codes["widest model"] == "read"
+    assert codes["most walked strings"] == codes["most nested arrays"] == "unknown_gguf_architecture"
 
 
 @pytest.fixture(scope="module")
@@ -591,7 +608,7 @@ def _only_gguf_errors(path: Path, data: bytes) -> None:
             read(path)
 
 
-@settings(max_examples=3000, deadline=1000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=2000, deadline=5000, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(flips=st.lists(st.tuples(st.integers(0, 1999), st.integers(0, 255)), min_size=1, max_size=4))
 def test_flipped_bytes_raise_nothing_but_gguf_errors(genuine: bytes, tmp_path: Path, flips: list[tuple[int, int]]) -> None:
     data = bytearray(genuine)
@@ -609,7 +626,7 @@ def test_every_truncation_raises_a_gguf_error(genuine: bytes, tmp_path: Path) ->
             read_gguf(path)
 
 
-@settings(max_examples=1500, deadline=1000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=1500, deadline=5000, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(n_tensors=st.integers(0, 5), n_keys=st.integers(0, 5), body=st.binary(max_size=300))
 def test_random_headers_raise_nothing_but_gguf_errors(tmp_path: Path, n_tensors: int, n_keys: int, body: bytes) -> None:
     _only_gguf_errors(tmp_path / "random.gguf", header(n_tensors, n_keys, body))
@@ -620,7 +637,7 @@ _numbers = st.one_of(st.integers(0, 200), st.just(2**31 - 1))
 _values = st.one_of(_numbers, st.just(2**32 - 1), st.booleans(), st.text(max_size=4), st.lists(_numbers, min_size=1, max_size=4))
 
 
-@settings(max_examples=500, deadline=2000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=400, deadline=5000, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(architecture=st.sampled_from(sorted(ARCHITECTURES)), changes=st.dictionaries(st.sampled_from(_keys), _values))
 def test_any_metadata_raises_nothing_but_gguf_errors(tmp_path: Path, architecture: str, changes: dict[str, Any]) -> None:
     write_gguf(tmp_path / "any.gguf", architecture, LLAMA | changes, llama_tensors().items())

@@ -130,7 +130,8 @@ def _attention(a: Attention, context: Any, dtype: Storage, runtime: str) -> Iter
     if a.shares_cache:
         return
     positions, slope = (context, 1) if a.reach == "full" else window_positions(a.window, context, runtime)
-    elements = a.n_kv_heads * (a.head_dim + a.v_head_dim)
+    heads = a.n_heads if a.cache_repeats_kv and runtime == "transformers" else a.n_kv_heads
+    elements = heads * (a.head_dim + a.v_head_dim)
     yield Held("kv.full" if a.reach == "full" else "kv.windows", elements, positions, slope, dtype)
 
 

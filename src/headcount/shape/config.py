@@ -80,7 +80,7 @@ def read_config(
     else:
         path = Path(source)
         path = path / "config.json" if path.is_dir() else path
-        config = read_json(path)
+        config = with_quantization_beside(read_json(path), path.with_name("hf_quant_config.json"))
         name = name or (path.parent.name if path.name == "config.json" else path.stem)
     if not isinstance(config, Mapping):
         raise ConfigError("not_an_object", "a config.json must hold one JSON object, but got {kind}", kind=type(config).__name__)
@@ -104,6 +104,15 @@ def read_config(
     return shape.replaced(
         name=name or shape.name, model_type=model_type, weight_dtype=weight_dtype_of(storage_fields(config)), notes=notes, config=dict(config)
     )
+
+
+def with_quantization_beside(config: Any, path: Path) -> Any:
+    """The config with what TensorRT Model Optimizer says in hf_quant_config.json, for checkpoints whose config.json says nothing."""
+    if not isinstance(config, Mapping) or storage_fields(config).get("quantization_config") or not path.is_file():
+        return config
+    beside = read_json(path)
+    quantization = beside.get("quantization") if isinstance(beside, Mapping) else None
+    return {**config, "quantization_config": quantization} if isinstance(quantization, Mapping) else config
 
 
 def storage_fields(config: Mapping[str, Any]) -> Mapping[str, Any]:

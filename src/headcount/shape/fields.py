@@ -25,34 +25,37 @@ CORE = frozenset(
 
 NEUTRAL = frozenset(
     # identity, files and generation
-    "model_type architectures auto_map transformers_version _name_or_path name_or_path torch_dtype dtype bos_token_id eos_token_id pad_token_id "
-    "sep_token_id decoder_start_token_id forced_eos_token_id forced_bos_token_id bad_words_ids begin_suppress_tokens suppress_tokens unk_token_id "
-    "mask_token_id max_length min_length max_new_tokens min_new_tokens do_sample temperature top_k top_p num_beams num_beam_groups "
-    "repetition_penalty length_penalty no_repeat_ngram_size encoder_no_repeat_ngram_size diversity_penalty early_stopping "
-    "num_return_sequences output_scores return_dict_in_generate remove_invalid_values exponential_decay_length_penalty typical_p "
-    "epsilon_cutoff eta_cutoff task_specific_params tokenizer_class prefix chunk_size_feed_forward finetuning_task generation_config "
-    "language languages license tags base_model "
+    "model_type architectures auto_map transformers_version _name_or_path name_or_path torch_dtype dtype bos_token_id eos_token_id "
+    "pad_token_id sep_token_id decoder_start_token_id forced_eos_token_id forced_bos_token_id bad_words_ids begin_suppress_tokens "
+    "suppress_tokens unk_token_id mask_token_id max_length min_length max_new_tokens min_new_tokens do_sample temperature top_k top_p "
+    "num_beams num_beam_groups repetition_penalty length_penalty no_repeat_ngram_size encoder_no_repeat_ngram_size diversity_penalty "
+    "early_stopping num_return_sequences output_scores return_dict_in_generate remove_invalid_values exponential_decay_length_penalty "
+    "typical_p epsilon_cutoff eta_cutoff task_specific_params tokenizer_class prefix chunk_size_feed_forward finetuning_task "
+    "generation_config language languages license tags base_model "
     # outputs and bookkeeping
-    "id2label label2id num_labels problem_type output_attentions output_hidden_states return_dict use_return_dict use_cache torchscript "
-    "use_bfloat16 is_decoder is_encoder_decoder output_router_logits router_aux_loss_coef aux_loss_alpha seq_aux keys_to_ignore_at_inference "
-    "gradient_checkpointing use_flash_attn _flash_attn_2_enabled _attn_implementation _attn_implementation_autoset attn_implementation "
-    "attn_config_implementation _experts_implementation use_kernels is_llama_config output_past transformers.js_config "
+    "id2label label2id num_labels problem_type output_attentions output_hidden_states return_dict use_return_dict use_cache "
+    "torchscript use_bfloat16 is_decoder is_encoder_decoder output_router_logits router_aux_loss_coef aux_loss_alpha seq_aux "
+    "keys_to_ignore_at_inference gradient_checkpointing use_flash_attn _flash_attn_2_enabled _attn_implementation "
+    "_attn_implementation_autoset attn_implementation attn_config_implementation _experts_implementation use_kernels is_llama_config "
+    "output_past transformers.js_config "
     # arithmetic that has no weights of its own
-    "hidden_act hidden_activation activation_function mlp_hidden_act ffn_act_fn initializer_range init_std initializer_factor rms_norm_eps "
-    "layer_norm_eps layer_norm_epsilon norm_eps norm_epsilon layernorm_epsilon attention_dropout attn_pdrop resid_pdrop embd_pdrop dropout "
-    "hidden_dropout hidden_dropout_prob attention_probs_dropout_prob activation_dropout classifier_dropout residual_dropout embedding_dropout "
-    "resid_dropout embed_dropout emb_pdrop attn_dropout_rate ffn_dropout_rate layerdrop decoder_layerdrop classifier_dropout_prob "
-    "summary_type summary_use_proj summary_activation summary_proj_to_labels summary_first_dropout summary_last_dropout "
+    "hidden_act hidden_activation activation_function mlp_hidden_act ffn_act_fn initializer_range init_std initializer_factor "
+    "rms_norm_eps layer_norm_eps layer_norm_epsilon norm_eps norm_epsilon layernorm_epsilon attention_dropout attn_pdrop resid_pdrop "
+    "embd_pdrop dropout hidden_dropout hidden_dropout_prob attention_probs_dropout_prob activation_dropout classifier_dropout "
+    "residual_dropout embedding_dropout resid_dropout embed_dropout emb_pdrop attn_dropout_rate ffn_dropout_rate layerdrop "
+    "decoder_layerdrop classifier_dropout_prob summary_type summary_use_proj summary_activation summary_proj_to_labels "
+    "summary_first_dropout summary_last_dropout "
     # positions without a table, and scales
-    "max_position_embeddings max_seq_len max_sequence_length seq_length model_max_length n_ctx original_max_position_embeddings rope_theta "
-    "rope_scaling rope_parameters rotary_base rotary_emb_base rotary_pct rotary_percent partial_rotary_factor rotary_emb_fraction "
-    "rotary_scaling_factor rope_local_base_freq rope_interleave rope_interleaved position_embedding_type max_window_layers "
-    "query_pre_attn_scalar attn_logit_softcapping final_logit_softcapping attention_multiplier embedding_multiplier logits_scaling "
-    "residual_multiplier logit_scale scale_attn_weights scale_attn_by_inverse_layer_idx reorder_and_upcast_attn attn_scale scale_embedding "
-    "scale_emb scale_depth pretraining_tp slow_but_exact tensor_parallel_degree quantization_config expert_dtype "
+    "max_position_embeddings max_seq_len max_sequence_length seq_length model_max_length n_ctx original_max_position_embeddings "
+    "rope_theta rope_scaling rope_parameters rotary_base rotary_emb_base rotary_pct rotary_percent partial_rotary_factor "
+    "rotary_emb_fraction rotary_scaling_factor rope_local_base_freq rope_interleave rope_interleaved position_embedding_type "
+    "max_window_layers query_pre_attn_scalar attn_logit_softcapping final_logit_softcapping attention_multiplier embedding_multiplier "
+    "logits_scaling residual_multiplier logit_scale scale_attn_weights scale_attn_by_inverse_layer_idx reorder_and_upcast_attn "
+    "attn_scale scale_embedding scale_emb scale_depth pretraining_tp slow_but_exact tensor_parallel_degree quantization_config "
+    "expert_dtype "
     # routing that chooses among experts, but adds none
-    "norm_topk_prob routed_scaling_factor scoring_func topk_method topk_group n_group router_jitter_noise jitter_noise input_jitter_noise "
-    "router_z_loss_coef ep_size capacity_factor token_drop".split()
+    "norm_topk_prob routed_scaling_factor scoring_func topk_method topk_group n_group router_jitter_noise jitter_noise "
+    "input_jitter_noise router_z_loss_coef ep_size capacity_factor token_drop".split()
 )
 """Fields that never change a parameter, a cached byte or a counted FLOP in any family read here."""
 
@@ -170,6 +173,9 @@ class Fields:
         """Fields nobody read that are numbers, lists, objects or switches away from their class default."""
         for name, value in self.values.items():
             if name in self.asked or name in NEUTRAL or value is None or isinstance(value, str):
+                # Nearly every activation is plain arithmetic; these two have parameters of their own.
+                if name not in self.asked and isinstance(value, str) and value.lower() in ("xielu", "prelu"):
+                    yield f"{self.path}{name}", value
                 continue
             if name in self.defaults and _same(value, self.defaults[name]):
                 continue

@@ -62,6 +62,8 @@ class Attention:
     """Keys and values are those of an earlier layer: no projections, no cache of its own."""
     routed: bool = False
     """Queries and outputs are projected by experts, which stand as a Moe of the layer (JetMoe): no q and o matrices here."""
+    cache_repeats_kv: bool = False
+    """transformers caches keys and values repeated for every query head (grouped Falcon); engines do not."""
     d_in: Count | None = None
     """Input width where it is not d_model (Zamba concatenates the embedding)."""
     extra: Extra = ()

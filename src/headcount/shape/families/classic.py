@@ -181,9 +181,7 @@ def read_falcon(f: Fields) -> ModelShape:
     sizes = _sizes(f, names)
     n_heads = sizes.attention.n_heads
     n_kv_heads = _falcon_kv_heads(f, int(n_heads), grouped)
-    sizes = replace(sizes, attention=replace(sizes.attention, n_kv_heads=n_kv_heads))
-    if grouped and n_kv_heads != n_heads:
-        names = replace(names, note="transformers caches keys and values repeated for every query head; counted are the KV heads")
+    sizes = replace(sizes, attention=replace(sizes.attention, n_kv_heads=n_kv_heads, cache_repeats_kv=grouped and n_kv_heads != n_heads))
     return sizes.model(f, names)
 
 

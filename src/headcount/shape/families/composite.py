@@ -155,6 +155,8 @@ def read_composite(f: Fields) -> ModelShape:
     towers = (_tower(f, kind, name, text.d_model) for name in kind.towers)
     return text.replaced(
         stem=replace(text.stem, tied=_tied(f, kind, text.stem.tied)), towers=tuple(t for t in towers if t is not None),
+        # What stands at the top level of a flat file is not read; where it speaks of MTP layers, their number is not known.
+        mtp=None if "num_nextn_predict_layers" in kind.flat_text and f.values.get("num_nextn_predict_layers") else text.mtp,
         notes=text.notes + notes,
     )
 
