@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from headcount.report import count, explain
-from headcount.report.quantity import BASES, Quantity
+from headcount.report.quantity import BASES, UNITS, Quantity
 
 FOLDER = Path(__file__).parent.parent / "src/headcount/present/schemas"
 OUTPUTS = {explain.SCHEMA: explain.Explanation, count.SCHEMA: count.Count}
@@ -58,7 +58,7 @@ def document(name: str, kind: Any) -> dict[str, Any]:
     body["required"] = ["schema", *body["required"]]
     quantity = {
         "type": "object", "required": ["value", "unit", "basis"], "additionalProperties": False,
-        "properties": {"value": {"type": "number"}, "unit": {"enum": ["B", "s", "1", "FLOP", "B/s"]}, "basis": {"enum": list(BASES)}},
+        "properties": {"value": {"type": "number"}, "unit": {"enum": list(UNITS)}, "basis": {"enum": list(BASES)}},
     }
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": name, **body, "$defs": {"quantity": quantity}}
 

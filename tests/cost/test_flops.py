@@ -14,19 +14,47 @@ from headcount.shape import ModelShape
 
 TOKENS = 48
 SIZES = dict(
-    vocab_size=131, hidden_size=112, num_hidden_layers=3, num_attention_heads=6, num_key_value_heads=3, head_dim=20, intermediate_size=152,
-    pad_token_id=0, bos_token_id=1, eos_token_id=2,
+    vocab_size=131,
+    hidden_size=112,
+    num_hidden_layers=3,
+    num_attention_heads=6,
+    num_key_value_heads=3,
+    head_dim=20,
+    intermediate_size=152,
+    pad_token_id=0,
+    bos_token_id=1,
+    eos_token_id=2,
 )
 MLA = SIZES | dict(
-    num_key_value_heads=6, q_lora_rank=36, kv_lora_rank=28, qk_nope_head_dim=18, qk_rope_head_dim=10, v_head_dim=14, first_k_dense_replace=3,
-    n_routed_experts=4, n_group=1, topk_group=1, num_experts_per_tok=2, moe_intermediate_size=24, n_shared_experts=1,
+    num_key_value_heads=6,
+    q_lora_rank=36,
+    kv_lora_rank=28,
+    qk_nope_head_dim=18,
+    qk_rope_head_dim=10,
+    v_head_dim=14,
+    first_k_dense_replace=3,
+    n_routed_experts=4,
+    n_group=1,
+    topk_group=1,
+    num_experts_per_tok=2,
+    moe_intermediate_size=24,
+    n_shared_experts=1,
 )
 LLAMA = SIZES | dict(hidden_size=114)  # Llama insists that heads divide the width; 6 x 20 is still not 114
 MLA.pop("head_dim")
 
 DENSE = {
-    "llama": LLAMA, "qwen2": SIZES, "qwen3": SIZES, "mistral": SIZES | dict(sliding_window=None), "gemma": SIZES, "olmo2": SIZES,
-    "phi3": SIZES, "glm": SIZES, "gemma2": SIZES | dict(hidden_size=114), "deepseek_v3": MLA, "deepseek_v2": MLA | dict(hidden_size=114),
+    "llama": LLAMA,
+    "qwen2": SIZES,
+    "qwen3": SIZES,
+    "mistral": SIZES | dict(sliding_window=None),
+    "gemma": SIZES,
+    "olmo2": SIZES,
+    "phi3": SIZES,
+    "glm": SIZES,
+    "gemma2": SIZES | dict(hidden_size=114),
+    "deepseek_v3": MLA,
+    "deepseek_v2": MLA | dict(hidden_size=114),
 }
 
 

@@ -41,7 +41,11 @@ def test_a_row_of_a_table_costs_what_it_costs_alone(models: list, data: st.DataO
     context = data.draw(st.lists(contexts, min_size=len(models), max_size=len(models)))
     batch = data.draw(st.lists(st.integers(1, 64), min_size=len(models), max_size=len(models)))
     phase = data.draw(st.sampled_from(["prefill", "decode", "train"]))
-    setting = {"phase": phase, "causal": data.draw(st.sampled_from(["half", "full"])), "kv_dtype": data.draw(st.sampled_from(["bf16", "fp8", "q8_0"]))}
+    setting = {
+        "phase": phase,
+        "causal": data.draw(st.sampled_from(["half", "full"])),
+        "kv_dtype": data.draw(st.sampled_from(["bf16", "fp8", "q8_0"])),
+    }
     runtime = data.draw(st.sampled_from(RUNTIMES))
     assume(runtime in ("logical", "transformers") or not any(_cache_unknown(model) for model in models))
     priced = price(table, context=np.array(context, float), batch=np.array(batch, float), runtime=runtime, **setting)
@@ -80,11 +84,22 @@ def test_a_table_refuses_to_round_what_it_promised_exact() -> None:
 
 def test_rows_that_cannot_exist_are_masked_with_reasons_and_cost_nan() -> None:
     table = ShapeTable.from_columns(
-        n_layers=[4, 4, 4, 0, 2.5, 4], d_model=96, n_heads=[6, 6, 7, 6, 6, np.nan], n_kv_heads=[3, 4, 7, 3, 3, 3], head_dim=16, d_ff=100, vocab_size=50,
+        n_layers=[4, 4, 4, 0, 2.5, 4],
+        d_model=96,
+        n_heads=[6, 6, 7, 6, 6, np.nan],
+        n_kv_heads=[3, 4, 7, 3, 3, 3],
+        head_dim=16,
+        d_ff=100,
+        vocab_size=50,
     )
     assert table.legal.tolist() == [True, False, True, False, False, False]
     assert [table.why(i) for i in range(6)] == [
-        [], ["heads_not_divisible"], [], ["count_too_small"], ["not_a_count"], ["not_a_count", "heads_not_divisible"],
+        [],
+        ["heads_not_divisible"],
+        [],
+        ["count_too_small"],
+        ["not_a_count"],
+        ["not_a_count", "heads_not_divisible"],
     ]
     total = price(table, context=np.full(6, 64.0)).parameters.total
     assert np.isnan(total).tolist() == [False, True, False, True, True, True]
@@ -95,7 +110,11 @@ def test_rows_that_cannot_exist_are_masked_with_reasons_and_cost_nan() -> None:
 def test_product_holds_every_combination_and_grid_varies_only_heads() -> None:
     table = ShapeTable.product(n_layers=[2, 3], d_model=96, n_heads=[4, 6, 8], n_kv_heads=2, head_dim=[16, 24], d_ff=100, vocab_size=50)
     assert len(table) == 12
-    assert [(table.row(i).n_layers, table.row(i).n_heads, table.row(i).head_dim) for i in (0, 1, 11)] == [(2, 4, 16), (2, 4, 24), (3, 8, 24)]
+    assert [(table.row(i).n_layers, table.row(i).n_heads, table.row(i).head_dim) for i in (0, 1, 11)] == [
+        (2, 4, 16),
+        (2, 4, 24),
+        (3, 8, 24),
+    ]
     body = ModelShape.from_preset("gpt-oss-20b")
     grid = ShapeTable.grid(body, n_heads=[64, 96], n_kv_heads=[8, 7])
     assert grid.legal.tolist() == [True, False, True, False]
@@ -111,6 +130,7 @@ def test_default_head_dim_of_a_table_is_refused_where_the_width_does_not_divide(
 
 def test_single_and_table_share_the_exactness_of_tied_and_towers() -> None:
     from headcount.cost.parameters import parameters
+
     models = [ModelShape.from_preset(n) for n in ("qwen3-0.6b", "qwen3-vl-2b-instruct", "deepseek-v3", "qwen3-32b")]
     counted = parameters(ShapeTable.from_shapes(models))
     for i, model in enumerate(models):

@@ -33,7 +33,9 @@ def test_explain_output_validates(model: str) -> None:
     jsonschema.validate(output, schema("explain"))
 
 
-@pytest.mark.parametrize("model", ["deepseek-v3", "deepseek-v4-flash", "qwen3-vl-2b-instruct", "nemotron-3-nano", "glm-5.2-nvfp4", "qwen3.6-27b-nvfp4"])
+@pytest.mark.parametrize(
+    "model", ["deepseek-v3", "deepseek-v4-flash", "qwen3-vl-2b-instruct", "nemotron-3-nano", "glm-5.2-nvfp4", "qwen3.6-27b-nvfp4"]
+)
 def test_count_output_validates(model: str) -> None:
     output = json.loads(json.dumps(hc.count(model).to_dict()))
     jsonschema.validate(output, schema("count"))

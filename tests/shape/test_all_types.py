@@ -11,12 +11,36 @@ from headcount.shape import ModelShape
 from headcount.shape.families import FAMILIES
 
 TRUTH_TABLE = {
-    "llama", "qwen3", "qwen3_moe", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe", "mixtral", "gpt_oss", "deepseek_v3", "kimi_k2",
-    "kimi_k25", "deepseek_v32", "deepseek_v4", "gemma4", "nemotron_h", "minimax_m2", "glm_moe_dsa", "llama4", "mimo_v2_flash", "step3p7",
+    "llama",
+    "qwen3",
+    "qwen3_moe",
+    "qwen3_vl",
+    "qwen3_vl_moe",
+    "qwen3_5",
+    "qwen3_5_moe",
+    "mixtral",
+    "gpt_oss",
+    "deepseek_v3",
+    "kimi_k2",
+    "kimi_k25",
+    "deepseek_v32",
+    "deepseek_v4",
+    "gemma4",
+    "nemotron_h",
+    "minimax_m2",
+    "glm_moe_dsa",
+    "llama4",
+    "mimo_v2_flash",
+    "step3p7",
 }
 UNBUILDABLE = {
-    "dots1": "layer_types is None", "hunyuan_v1_dense": "head_dim is None", "hunyuan_v1_moe": "head_dim is None", "lfm2_moe": "layer_types is None",
-    "ministral": "head_dim is None", "nemotron": "head_dim is None", "gemma3n": "needs timm",
+    "dots1": "layer_types is None",
+    "hunyuan_v1_dense": "head_dim is None",
+    "hunyuan_v1_moe": "head_dim is None",
+    "lfm2_moe": "layer_types is None",
+    "ministral": "head_dim is None",
+    "nemotron": "head_dim is None",
+    "gemma3n": "needs timm",
 }
 """Types whose own defaults transformers 5.23.0 cannot build; their tests give them sizes."""
 REFUSED = {

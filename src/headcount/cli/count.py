@@ -68,5 +68,7 @@ def _write(path: Path, config: dict[str, Any], language: str) -> None:
             json.dump(config, file, indent=2)
             file.write("\n")
     except OSError as error:
-        raise SourceError("unwritable", "{path} cannot be written: {reason}; name a new file", path=str(path), reason=error.strerror or "") from None
+        raise SourceError(
+            "unwritable", "{path} cannot be written: {reason}; name a new file", path=str(path), reason=error.strerror or ""
+        ) from None
     typer.echo(say(language, "cli.wrote", path=path), err=True)

@@ -93,7 +93,7 @@ def exit_code(arguments: list[str]) -> int:
         return 130
     except BrokenPipeError:
         # The reader of the pipe left (head, less): not an error, but Python would complain when it closes stdout.
-        sys.stdout = None  # type: ignore[assignment]
+        sys.stdout = None
         return 0
 
 

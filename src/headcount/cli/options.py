@@ -16,7 +16,8 @@ def numbers(text: str | None, name: str) -> list[int] | None:
     parts = [part.strip() for part in text.split(",")]
     if not all(part.lstrip("-").isdecimal() and len(part) <= 18 for part in parts):
         raise QuantityError(
-            "bad_number_list", "{name} must be whole numbers separated by commas, such as 8,16,32, but got {value!r}", name=name, value=text[:60]
+            "bad_number_list", "{name} must be whole numbers separated by commas, such as 8,16,32, but got {value!r}",
+            name=name, value=text[:60],
         )
     return [int(part) for part in parts]
 

@@ -20,7 +20,7 @@ from typing import Any
 from ..errors import UnknownNameError
 from ..shape.parts import Attention, Compressed, GatedDelta, Indexer, Mamba1, Mamba2, Mla, Recurrent
 from .layout import Matrix, head_matrix, layer_weights, stem_weights
-from .numbers import smaller
+from .numbers import positive, smaller
 from .terms import Terms
 
 PHASES = ("prefill", "decode", "train")
@@ -69,8 +69,10 @@ def flops(shape: Any, phase: str = "prefill", context: Any = 4096, batch: Any = 
     for name, value, known in (("phase", phase, PHASES), ("causal", causal, ("half", "full")), ("logits", logits, ("last", "all"))):
         if value not in known:
             raise UnknownNameError(
-                "unknown_choice", "{name} must be one of {known}, but got {value!r}", name=name, known=", ".join(known), value=str(value)[:60]
+                "unknown_choice", "{name} must be one of {known}, but got {value!r}",
+                name=name, known=", ".join(known), value=str(value)[:60],
             )
+    context, batch = positive(context, "context"), positive(batch, "batch")
     work = Work(phase, context, 1 if phase == "decode" else context, causal)
     every_logit = phase == "train" or logits == "all"
     times = 3 if phase == "train" else 1
@@ -89,7 +91,8 @@ def flops(shape: Any, phase: str = "prefill", context: Any = 4096, batch: Any = 
         head = head_matrix(stem, shape.d_model)
         if head is not None:
             terms.add("head", 2 * n * times * batch * (head.multiplications * (work.tokens if every_logit else 1)))
-    convention = f"multiply-add = 2; causal={causal}; logits={'all' if every_logit else 'last'}" + ("; backward = 2 x forward" * (times == 3))
+    logits = "all" if every_logit else "last"
+    convention = f"multiply-add = 2; causal={causal}; logits={logits}" + "; backward = 2 x forward" * (times == 3)
     return Flops(terms=terms, convention=convention)
 
 

@@ -23,7 +23,7 @@ from typing import Any, Literal, get_args
 from ..errors import ShapeError, UnknownNameError
 from ..shape.dtypes import Storage, storage
 from ..shape.parts import Attention, Compressed, GatedDelta, Indexer, Mamba1, Mamba2, Mla, Recurrent
-from .numbers import larger, per, rounded_up, smaller
+from .numbers import larger, per, positive, rounded_up, smaller
 from .terms import Terms
 
 Runtime = Literal["logical", "transformers", "vllm", "llama.cpp"]
@@ -95,6 +95,7 @@ def kv_cache_bytes(shape: Any, context: Any, batch: Any = 1, kv_dtype: str = "bf
         raise UnknownNameError(
             "unknown_runtime", "runtime must be one of {known}, but got {value!r}", known=", ".join(RUNTIMES), value=str(runtime)[:60]
         )
+    context, batch = positive(context, "context"), positive(batch, "batch")
     dtype = storage(kv_dtype)
     terms = Terms()
     slope: Any = 0

@@ -14,12 +14,19 @@ from .traffic import side_dtype
 def weight_bytes(shape: Any, weight_dtype: str | None = None) -> Terms:
     """Bytes of all weights of the text model in one storage format, the side tensors of quantised formats in bf16.
 
+    Without weight_dtype, a shape read from a GGUF file answers with the bytes of that file's own tensors, whatever they hold.
+
     Raises:
         ShapeError: the checkpoint mixes formats, so its bytes do not follow from the shape.
     """
+    stored = getattr(shape, "stored_bytes", None)
+    if weight_dtype is None and stored is not None:
+        return Terms({"file": stored})
     dtype = weight_dtype or (shape.weight_dtype if isinstance(shape.weight_dtype, str) else "bf16")
     if dtype == MIXED:
-        raise ShapeError("mixed_dtypes", "the checkpoint mixes storage formats, so its bytes do not follow from its shape; name one with weight_dtype=")
+        raise ShapeError(
+            "mixed_dtypes", "the checkpoint mixes storage formats, so its bytes do not follow from its shape; name one with weight_dtype="
+        )
     own, side = storage(dtype), side_dtype(dtype)
     terms = Terms()
     for n, layer in shape.groups:

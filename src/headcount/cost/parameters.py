@@ -44,7 +44,8 @@ class Parameters:
         if self.unknown_towers:
             raise ShapeError(
                 "tower_not_understood",
-                "the total is not known: the {towers} tower is not understood; the text model alone has {text_only:,} parameters (.text_only)",
+                "the total is not known: the {towers} tower is not understood; "
+                "the text model alone has {text_only:,} parameters (.text_only)",
                 towers=" and ".join(self.unknown_towers), text_only=self.text_only,
             )
         return self.terms.total
@@ -80,7 +81,7 @@ def parameters(shape: Any) -> Parameters:
             if isinstance(ffn, Moe) and ffn.correction_bias:
                 buffers.add("moe.correction_bias", n * (ffn.n_experts + ffn.n_identity))
     text_only = terms.require_exact("parameters").total
-    embedding = sum((v for k, v in terms.items() if k.startswith("embedding.") or k.startswith("head")), start=0)
+    embedding = sum((v for k, v in terms.items() if k.startswith(("embedding.", "head"))), start=0)
     for tower in shape.towers:
         terms.add(f"tower.{tower.name}", 0 if tower.parameters is None else tower.parameters)
     return Parameters(

@@ -30,7 +30,8 @@ class Price:
 
 
 def price(
-    shape: Any, *, context: Any, batch: Any = 1, phase: str = "decode", kv_dtype: str = "bf16", runtime: str = "logical", causal: str = "half"
+    shape: Any, *, context: Any, batch: Any = 1, phase: str = "decode", kv_dtype: str = "bf16", runtime: str = "logical",
+    causal: str = "half",
 ) -> Price:
     """Prices a ModelShape (exact ints) or a ShapeTable (float64 arrays, one value per row), by the same formulas.
 

@@ -16,15 +16,16 @@ from ..shape.dtypes import Storage, storage
 from ..shape.parts import Stem
 from .kv_cache import held_by
 from .layout import Matrix, Weight, head_matrix, layer_weights, stem_weights
+from .numbers import positive
 from .terms import Terms
 
-_UNQUANTISED = ("f64", "f32", "f16", "bf16")
+UNQUANTISED = ("f64", "f32", "f16", "bf16")
 
 
 def side_dtype(weight_dtype: str) -> Storage:
     """The type of what a quantised checkpoint leaves alone."""
     own = storage(weight_dtype)
-    return own if own.name in _UNQUANTISED else storage("bf16")
+    return own if own.name in UNQUANTISED else storage("bf16")
 
 
 def read_copies(matrix: Matrix, tokens: Any) -> Any:
@@ -58,6 +59,7 @@ def bytes_moved(
         shape: ModelShape or ShapeTable; phase, context and batch as in `flops` ("train" is not answered here).
         weight_dtype: storage of the layers' matrices; the shape's own by default.
     """
+    context, batch = positive(context, "context"), positive(batch, "batch")
     dtype = weight_dtype or (shape.weight_dtype if isinstance(shape.weight_dtype, str) else "bf16")
     own, side = storage(dtype), side_dtype(dtype)
     new = 1 if phase == "decode" else context

@@ -81,7 +81,9 @@ def device(name: str) -> Device:
     key = _aliases().get(key, key)
     if key not in _devices():
         near = difflib.get_close_matches(key, [*_devices(), *_aliases()], 3, 0.4) or device_names()
-        raise UnknownNameError("unknown_device", "no device is called {name!r}; nearest: {nearest}", name=str(name)[:60], nearest=", ".join(near))
+        raise UnknownNameError(
+            "unknown_device", "no device is called {name!r}; nearest: {nearest}", name=str(name)[:60], nearest=", ".join(near)
+        )
     return _devices()[key]
 
 

@@ -22,7 +22,9 @@ LANGUAGES = ("en", "ru")
 def catalog(lang: str) -> dict[str, Any]:
     """The whole catalogue of a language."""
     if lang not in LANGUAGES:
-        raise UnknownNameError("unknown_language", "language must be one of {known}, but got {value!r}", known=", ".join(LANGUAGES), value=lang[:20])
+        raise UnknownNameError(
+            "unknown_language", "language must be one of {known}, but got {value!r}", known=", ".join(LANGUAGES), value=lang[:20]
+        )
     return tomllib.loads(resources.files("headcount.present").joinpath(f"text/{lang}.toml").read_text(encoding="utf-8"))
 
 
@@ -59,6 +61,11 @@ def say_error(lang: str, error: HeadcountError) -> str:
     phrases = catalog(lang)["phrases"]
     parameters = {k: phrases.get(v, v) if isinstance(v, str) else v for k, v in error.parameters.items()}
     return str(template.format(**parameters))
+
+
+def say_note(lang: str, note: str) -> str:
+    """A note of a shape, as the reader wrote it."""
+    return catalog(lang)["phrases"].get(note, note)
 
 
 def say_usage_error(lang: str, message: str) -> str:

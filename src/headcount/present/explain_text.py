@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from rich.console import RenderableType
 
-from ..hardware import device as find_device
 from ..report.explain import Cell, Explanation, HeadRow
 from ..units import GB, TFLOPS, spell_tokens
 from . import numbers as n
-from .catalog import plural, say
+from .catalog import plural, say, say_note
 from .layout import lines, render_text, table
 
 
@@ -20,8 +20,8 @@ def view(report: Explanation, lang: str = "en") -> list[RenderableType]:
         lines(_title(report, lang), _held(report, lang), ""),
         lines(*_one_more(report, lang), _fit(report, lang), *_short(report, lang), ""),
         _memory_table(report, lang), lines(""), _decode_table(report, lang), lines(""), _prefill_table(report, lang),
-        lines("", *_legend(report, lang), *[say(lang, "count.notes", note=note) for note in report.notes]),
-        lines("", say(lang, "explain.next", model=report.source or report.model)),
+        lines("", *_legend(report, lang), *[say(lang, "count.notes", note=say_note(lang, note)) for note in report.notes]),
+        lines(say(lang, "explain.next", model=report.source or report.model)),
     ]
 
 
@@ -31,7 +31,7 @@ def render(report: Explanation, lang: str = "en", width: int = 100) -> str:
 
 
 def _title(report: Explanation, lang: str) -> str:
-    return "headcount explain   " + say(
+    return say(
         lang, "explain.title", model=report.model, device=report.device_title, weights=report.weight_dtype, kv=report.kv_dtype,
         batch=report.batch,
     )
@@ -44,13 +44,14 @@ def _held(report: Explanation, lang: str) -> str:
 
 def _one_more(report: Explanation, lang: str) -> list[str]:
     context = spell_tokens(max(report.contexts))
-    return [
-        say(
-            lang, "explain.one_query" if one.kind == "query" else "explain.one_kv", context=context, weights=n.size(one.weights.value, lang),
+    said = []
+    for one in report.one_more:
+        words = say(
+            lang, f"explain.one_{one.kind}", context=context, weights=n.size(one.weights.value, lang),
             cache=n.size(one.kv_cache.value, lang), ms=n.milliseconds(one.decode_time.value, lang),
-        ) + f"   ({say(lang, 'basis.' + one.weights.basis)} / {say(lang, 'basis.' + one.decode_time.basis)})"
-        for one in report.one_more
-    ]
+        )
+        said.append(f"{words}  ({say(lang, 'basis.' + one.weights.basis)} / {say(lang, 'basis.' + one.decode_time.basis)})")
+    return said
 
 
 def _fit(report: Explanation, lang: str) -> str:
@@ -60,33 +61,39 @@ def _fit(report: Explanation, lang: str) -> str:
         longest = say(lang, "explain.longest", tokens=n.whole(report.longest_fit.value, lang))
     return say(
         lang, "explain.fit_yes" if cell.within_memory else "explain.fit_no", heads=plural(lang, "heads", report.baseline),
-        context=spell_tokens(cell.context), need=n.size(cell.weights_and_cache.value, lang), memory=n.size(report.device_memory.value, lang),
-        longest=longest,
+        context=spell_tokens(cell.context), longest=longest, need=n.gib(cell.weights_and_cache.value, lang),
+        memory=n.size(report.device_memory.value, lang),
     )
 
 
 def _short(report: Explanation, lang: str) -> list[str]:
-    low, high = report.rows[0], report.rows[-1]
-    first, base = report.contexts[0], report.row(report.baseline)
+    low, high, base = report.rows[0], report.rows[-1], report.row(report.baseline)
     if low is high:
         return []
-    decode = _factor(low.cells[0].decode_time.value, high.cells[0].decode_time.value, lang)
-    prefill = _factor(low.cells[0].prefill_time.value, high.cells[0].prefill_time.value, lang)
-    work = _factor(low.cells[0].prefill_flops.value, high.cells[0].prefill_flops.value, lang)
-    shared: dict[str, Any] = {"low": low.n_heads, "high": high.n_heads, "context": spell_tokens(first)}
-    capped = low.n_kv_heads != high.n_kv_heads
+
+    def factor(measure: Callable[[Cell], float]) -> str:
+        return n.number(measure(high.cells[0]) / measure(low.cells[0]), lang)
+
+    shared: dict[str, Any] = {"low": low.n_heads, "high": high.n_heads, "context": spell_tokens(report.contexts[0])}
+    share = n.percent(base.cells[0].decode_attention_share.value, lang)
     return [
-        say(lang, "explain.short_decode", **shared, factor=decode, share=n.percent(base.cells[0].decode_attention_share.value, lang), base=base.n_heads),
-        say(lang, "explain.short_prefill", **shared, factor=prefill, flops=work),
-        say(lang, "explain.short_cache_capped", kv=high.n_kv_heads) if capped else say(
-            lang, "explain.short_cache", cache=n.size(base.cells[-1].kv_cache.value, lang), context=spell_tokens(report.contexts[-1]),
-            kv_heads=plural(lang, "kv_heads", base.n_kv_heads),
+        say(lang, "explain.short_decode", **shared, factor=factor(lambda c: c.decode_time.value), share=share, base=base.n_heads),
+        say(
+            lang, "explain.short_prefill", **shared, factor=factor(lambda c: c.prefill_time.value),
+            flops=factor(lambda c: c.prefill_flops.value),
         ),
+        _cache_sentence(report, base, lang),
     ]
 
 
-def _factor(low: float, high: float, lang: str) -> str:
-    return n.number(high / low, lang)
+def _cache_sentence(report: Explanation, base: HeadRow, lang: str) -> str:
+    kv_heads = {row.n_kv_heads for row in report.rows}
+    if len(kv_heads) > 1:
+        return say(lang, "explain.short_cache_capped", kv=max(kv_heads))
+    return say(
+        lang, "explain.short_cache", cache=n.size(base.cells[-1].kv_cache.value, lang), context=spell_tokens(report.contexts[-1]),
+        kv_heads=plural(lang, "kv_heads", base.n_kv_heads),
+    )
 
 
 def _label(row: HeadRow) -> str:
@@ -97,6 +104,10 @@ def _headers(lang: str, report: Explanation, *keys: str) -> list[str]:
     return [f"{say(lang, 'explain.' + key)}\n{spell_tokens(c)}" for key in keys for c in report.contexts]
 
 
+def _per_context(row: HeadRow, *columns: Callable[[Cell], str]) -> list[str]:
+    return [column(cell) for column in columns for cell in row.cells]
+
+
 def _memory_table(report: Explanation, lang: str) -> RenderableType:
     def total(cell: Cell) -> str:
         value = n.gib(cell.weights_and_cache.value, lang)
@@ -105,8 +116,8 @@ def _memory_table(report: Explanation, lang: str) -> RenderableType:
     fixed = [say(lang, f"explain.{key}") for key in ("heads_column", "parameters", "attention_parameters", "weights")]
     rows = [
         [
-            _label(row), n.number(row.parameters.value / 1e9, lang), n.number(row.attention_parameters.value / 1e9, lang), n.gib(row.weights.value, lang),
-            *(n.gib(cell.kv_cache.value, lang) for cell in row.cells), *(total(cell) for cell in row.cells),
+            _label(row), n.number(row.parameters.value / 1e9, lang), n.number(row.attention_parameters.value / 1e9, lang),
+            n.gib(row.weights.value, lang), *_per_context(row, lambda c: n.gib(c.kv_cache.value, lang), total),
         ]
         for row in report.rows
     ]
@@ -114,36 +125,27 @@ def _memory_table(report: Explanation, lang: str) -> RenderableType:
 
 
 def _decode_table(report: Explanation, lang: str) -> RenderableType:
-    rows = [
-        [
-            _label(row), *(n.milliseconds(c.decode_time.value, lang) for c in row.cells), *(n.number(1 / c.decode_time.value, lang) for c in row.cells),
-            *(n.percent(c.decode_attention_share.value, lang) for c in row.cells),
-        ]
-        for row in report.rows
-    ]
+    columns: tuple[Callable[[Cell], str], ...] = (
+        lambda c: n.milliseconds(c.decode_time.value, lang), lambda c: n.number(report.batch / c.decode_time.value, lang),
+        lambda c: n.percent(c.decode_attention_share.value, lang),
+    )
     headers = [say(lang, "explain.heads_column"), *_headers(lang, report, "ms_at", "toks_at", "share_at")]
-    return table(say(lang, "explain.decode_title"), headers, rows)
+    return table(say(lang, "explain.decode_title"), headers, [[_label(row), *_per_context(row, *columns)] for row in report.rows])
 
 
 def _prefill_table(report: Explanation, lang: str) -> RenderableType:
-    rows = [
-        [
-            _label(row), *(n.number(c.prefill_time.value, lang) for c in row.cells), *(n.number(c.prefill_flops.value / 1e15, lang) for c in row.cells),
-            *(n.percent(c.prefill_quadratic_share.value, lang) for c in row.cells),
-        ]
-        for row in report.rows
-    ]
+    columns: tuple[Callable[[Cell], str], ...] = (
+        lambda c: n.number(c.prefill_time.value, lang), lambda c: n.number(c.prefill_flops.value / 1e15, lang),
+        lambda c: n.percent(c.prefill_quadratic_share.value, lang),
+    )
     headers = [say(lang, "explain.heads_column"), *_headers(lang, report, "s_at", "pflop_at", "quadratic_at")]
-    return table(say(lang, "explain.prefill_title"), headers, rows)
+    return table(say(lang, "explain.prefill_title"), headers, [[_label(row), *_per_context(row, *columns)] for row in report.rows])
 
 
 def _legend(report: Explanation, lang: str) -> list[str]:
-    card = find_device(report.device)
+    limits = {"bandwidth": n.whole(report.device_bandwidth.value / GB, lang), "peak": n.number(report.device_peak.value / TFLOPS, lang)}
     assumed = report.rows[0].weights.basis == "assumed"
     return [
-        say(lang, "explain.legend_over"),
-        say(lang, "explain.legend_basis", bandwidth=n.whole(card.bandwidth / GB, lang), peak=n.number(card.peak_flops("bf16") / TFLOPS, lang)),
-        say(lang, "explain.legend_share"),
-        *([say(lang, "explain.assumed_weights", dtype=report.weight_dtype)] if assumed else []),
-        say(lang, "explain.quality"),
+        say(lang, "explain.legend_over"), say(lang, "explain.legend_basis", **limits), say(lang, "explain.legend_share"),
+        say(lang, "explain.legend_pairs"), *([say(lang, "explain.assumed_weights", dtype=report.weight_dtype)] if assumed else []),
     ]

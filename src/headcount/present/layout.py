@@ -18,7 +18,7 @@ def table(title: str, headers: Sequence[str], rows: Iterable[Sequence[str]], lef
         grid.add_column(header, justify="left" if i < left else "right", no_wrap=True, vertical="bottom")
     for row in rows:
         grid.add_row(*(Text(cell) for cell in row))
-    return Group(Text(title, style="bold"), grid)
+    return Group(Text(title, style="bold"), grid) if title else grid
 
 
 def lines(*texts: str, style: str = "") -> Text:

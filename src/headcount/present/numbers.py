@@ -58,6 +58,19 @@ def milliseconds(value: float, lang: str) -> str:
     return number(value * 1e3, lang)
 
 
+def scientific(value: float, lang: str) -> str:
+    """Four digits and a power of ten: 5.817e+14."""
+    return f"{value:.4g}".replace(".", "," if lang == "ru" else ".")
+
+
+def per_token(value: float, lang: str) -> str:
+    """Bytes per token: all digits where they are whole (they nearly always are), three where they are not."""
+    return whole(value, lang) if float(value).is_integer() else number(value, lang)
+
+
 def percent(value: float, lang: str) -> str:
     """A share as percent: ``12 %``, with the space that the language wants."""
-    return f"{number(100 * value, lang, 2)}{NBSP if lang == 'ru' else ' '}%"
+    space = NBSP if lang == "ru" else " "
+    if 0 < value < 0.0001:
+        return f"<{number(0.01, lang, 1)}{space}%"
+    return f"{number(100 * value, lang, 2)}{space}%"

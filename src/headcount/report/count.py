@@ -10,6 +10,7 @@ from ..cost.flops import flops
 from ..cost.kv_cache import RUNTIMES, kv_cache_bytes
 from ..cost.memory import weight_bytes
 from ..cost.parameters import parameters
+from ..cost.traffic import UNQUANTISED
 from ..errors import ShapeError
 from ..shape import ModelShape
 from ..shape.dtypes import MIXED
@@ -81,14 +82,14 @@ def count_model(
     counted = parameters(shape)
     known = not counted.unknown_towers
     caches, unknown = _caches(shape, contexts, batch, kv_dtype)
-    plain_dtype = shape.weight_dtype in ("bf16", "f16", "f32")
+    counted_bytes = shape.stored_bytes is not None or shape.weight_dtype in UNQUANTISED
     return Count(
         model=shape.label, source=source, model_type=shape.model_type, notes=shape.notes, batch=batch, weight_dtype=shape.weight_dtype,
         kv_dtype=kv_dtype, total=_exact(counted.total) if known else None, unknown_towers=counted.unknown_towers,
         text_only=_exact(counted.text_only), active=_exact(counted.active), embedding=_exact(counted.embedding),
         tied_counted_twice=_exact(counted.tied_counted_twice) if known else None,
         mtp=None if counted.mtp is None else _exact(counted.mtp), buffers=_exact(counted.buffers),
-        weights=None if shape.weight_dtype == MIXED else Quantity(weight_bytes(shape).total, "B", "exact" if plain_dtype else "assumed"),
+        weights=None if shape.weight_dtype == MIXED else Quantity(weight_bytes(shape).total, "B", "exact" if counted_bytes else "assumed"),
         terms={name: _exact(value) for name, value in counted.terms.items()}, caches=caches, unknown_caches=unknown,
         flops=tuple(_flops(shape, phase, context, batch) for phase in ("prefill", "decode", "train") for context in contexts),
     )

@@ -14,11 +14,13 @@ from typing import Any
 from ..cost.flops import flops
 from ..cost.kv_cache import kv_cache_bytes
 from ..cost.memory import weight_bytes
+from ..cost.numbers import positive
 from ..cost.parameters import parameters
 from ..cost.roofline import StepTime, roofline_step
+from ..cost.traffic import UNQUANTISED
 from ..hardware import Device
 from ..shape import ModelShape
-from ..shape.legality import nearest_divisors
+from ..shape.legality import divisors, require_count
 from .quantity import Quantity, plain
 
 SCHEMA = "headcount.explain/1"
@@ -80,6 +82,9 @@ class Explanation:
     device: str
     device_title: str
     device_memory: Quantity
+    device_bandwidth: Quantity
+    device_peak: Quantity
+    """Dense FLOP/s of the format that is multiplied."""
     hold: str
     kv_rule: str
     weight_dtype: str
@@ -102,8 +107,9 @@ class Explanation:
 
 
 def explain_heads(
-    shape: ModelShape, device: Device, *, heads: Sequence[int] = DEFAULT_HEADS, contexts: Sequence[int] = DEFAULT_CONTEXTS, batch: int = 1,
-    n_kv_heads: int | None = None, head_dim: int | None = None, weight_dtype: str | None = None, kv_dtype: str = "bf16", source: str = "",
+    shape: ModelShape, device: Device, *, heads: Sequence[int] = DEFAULT_HEADS, contexts: Sequence[int] = DEFAULT_CONTEXTS,
+    batch: int = 1, n_kv_heads: int | None = None, head_dim: int | None = None, weight_dtype: str | None = None, kv_dtype: str = "bf16",
+    source: str = "",
 ) -> Explanation:
     """Computes the report for every head count and context.
 
@@ -114,18 +120,24 @@ def explain_heads(
 
     Raises:
         ShapeError: a head count that the KV heads do not divide (the nearest legal ones are named), or a body without such layers.
+        QuantityError: a context or batch that is no positive whole number.
     """
-    kv, dim = _held_kv(shape, n_kv_heads), head_dim or shape.head_dim
-    dtype = weight_dtype or shape.weight_dtype
-    setting = _Setting(device, tuple(contexts), batch, dtype, kv_dtype)
+    shape.with_heads()  # refuses a body whose heads cannot be varied, before anything is asked of them
+    kv = require_count(shape.n_kv_heads if n_kv_heads is None else n_kv_heads, "n_kv_heads", 1)
+    dim = shape.head_dim if head_dim is None else head_dim
+    setting = _Setting(
+        device, tuple(positive(c, "context") for c in contexts), positive(batch, "batch"), weight_dtype or shape.weight_dtype, kv_dtype
+    )
     shapes = {n: with_held(shape, n, kv, dim) for n in heads}
     own = shape.n_heads if shape.n_heads in shapes else tuple(heads)[0]
     base = shapes[own]
     return Explanation(
         model=shape.label, source=source, notes=shape.notes, device=device.name, device_title=device.title,
-        device_memory=Quantity(device.memory_bytes, "B", "published"), hold="head-dim", kv_rule=f"kv-heads {kv}", weight_dtype=dtype,
-        kv_dtype=kv_dtype, batch=batch, contexts=tuple(contexts), baseline=own, rows=tuple(_row(s, n, setting) for n, s in shapes.items()),
-        one_more=tuple(o for o in (_one_more_query(base, setting), _one_more_kv(base, setting)) if o), longest_fit=_longest_fit(base, setting),
+        device_memory=Quantity(device.memory_bytes, "B", "published"), device_bandwidth=Quantity(device.bandwidth, "B/s", "published"),
+        device_peak=Quantity(setting.peak, "FLOP/s", "published"), hold="head-dim", kv_rule=f"kv-heads {kv}",
+        weight_dtype=setting.weight_dtype, kv_dtype=kv_dtype, batch=batch, contexts=setting.contexts, baseline=own,
+        rows=tuple(_row(s, n, setting) for n, s in shapes.items()), longest_fit=_longest_fit(base, setting),
+        one_more=tuple(o for o in (_one_more_query(base, setting), _one_more_kv(base, setting)) if o),
     )
 
 
@@ -137,22 +149,21 @@ class _Setting:
     weight_dtype: str
     kv_dtype: str
 
-    def step(self, shape: ModelShape, phase: str, context: int) -> StepTime:
+    @property
+    def peak(self) -> float:
         # Tensor cores multiply in 16 bits unless both operands are narrower, which weight-only formats are not.
-        peak = self.device.peak_flops("fp8" if self.weight_dtype == "fp8" else "bf16")
+        return self.device.peak_flops("fp8" if self.weight_dtype == "fp8" else "bf16")
+
+    def step(self, shape: ModelShape, phase: str, context: int) -> StepTime:
         return roofline_step(
-            shape, peak_flops=peak, bandwidth=self.device.bandwidth, phase=phase, context=context, batch=self.batch,
+            shape, peak_flops=self.peak, bandwidth=self.device.bandwidth, phase=phase, context=context, batch=self.batch,
             weight_dtype=self.weight_dtype, kv_dtype=self.kv_dtype,
         )
 
 
 def with_held(shape: ModelShape, n_heads: int, n_kv_heads: int, head_dim: int) -> ModelShape:
     """The body with n_heads query heads, head_dim and KV heads held; KV heads are capped at n_heads."""
-    return shape.with_heads(n_heads=n_heads, n_kv_heads=min(n_kv_heads, n_heads), head_dim=head_dim)
-
-
-def _held_kv(shape: ModelShape, given: int | None) -> int:
-    return shape.n_kv_heads if given is None else given
+    return shape.with_heads(n_heads=n_heads, n_kv_heads=min(n_kv_heads, require_count(n_heads, "n_heads", 1)), head_dim=head_dim)
 
 
 def _row(shape: ModelShape, n_heads: int, setting: _Setting) -> HeadRow:
@@ -168,7 +179,7 @@ def _row(shape: ModelShape, n_heads: int, setting: _Setting) -> HeadRow:
 
 def _weights_basis(setting: _Setting) -> str:
     # Which tensors a quantised checkpoint leaves in 16 bits is a convention, not a fact about this one.
-    return "exact" if setting.weight_dtype in ("bf16", "f16", "f32") else "assumed"
+    return "exact" if setting.weight_dtype in UNQUANTISED else "assumed"
 
 
 def _cell(shape: ModelShape, context: int, setting: _Setting) -> Cell:
@@ -193,11 +204,12 @@ def _cell(shape: ModelShape, context: int, setting: _Setting) -> Cell:
 
 def _one_more_query(base: ModelShape, setting: _Setting) -> OneMore:
     # Query heads come in groups of n_kv_heads: the price of one is the price of a group, divided.
-    return _difference("query", base, base.with_heads(n_heads=base.n_heads + base.n_kv_heads), base.n_heads, base.n_heads + base.n_kv_heads, setting)
+    more = base.n_heads + base.n_kv_heads
+    return _difference("query", base, base.with_heads(n_heads=more), base.n_heads, more, setting)
 
 
 def _one_more_kv(base: ModelShape, setting: _Setting) -> OneMore | None:
-    more = next((d for d in nearest_divisors(base.n_heads, base.n_heads, base.n_heads) if d > base.n_kv_heads), None)
+    more = next((d for d in divisors(base.n_heads) if d > base.n_kv_heads), None)
     if more is None:
         return None
     return _difference("kv", base, base.with_heads(n_kv_heads=more), base.n_kv_heads, more, setting)

@@ -7,11 +7,12 @@ from typing import Any
 
 BASES = ("exact", "measured", "interpolated", "extrapolated", "roofline", "published", "assumed")
 """From strongest to weakest; a sum takes the weakest of its larger terms."""
+UNITS = ("1", "B", "s", "FLOP", "B/s", "FLOP/s")
 
 
 @dataclass(frozen=True)
 class Quantity:
-    """`value` in `unit` (B, s, 1, FLOP, B/s), on one of BASES."""
+    """`value` in one of UNITS, on one of BASES."""
 
     value: float
     unit: str
@@ -20,6 +21,8 @@ class Quantity:
     def __post_init__(self) -> None:
         if self.basis not in BASES:
             raise ValueError(f"basis {self.basis!r} is none of {BASES}")
+        if self.unit not in UNITS:
+            raise ValueError(f"unit {self.unit!r} is none of {UNITS}")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data; whole numbers stay ints."""

@@ -102,7 +102,8 @@ def read_config(
     if accepted:
         notes += ("accepted unread: " + ", ".join(accepted),)
     return shape.replaced(
-        name=name or shape.name, model_type=model_type, weight_dtype=weight_dtype_of(storage_fields(config)), notes=notes, config=dict(config)
+        name=name or shape.name, model_type=model_type, notes=notes, config=dict(config),
+        weight_dtype=weight_dtype_of(storage_fields(config)),
     )
 
 

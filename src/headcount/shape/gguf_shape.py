@@ -46,13 +46,15 @@ class Architecture:
     """A file without a window is refused."""
     silent_norms: int = 0
     """Norms of a layer that have no parameters, so no tensor."""
+    repeats_kv: bool = False
+    """Stock transformers caches grouped keys and values repeated; files with one KV head are of the older layout, which does not."""
 
 
 _PLAIN = {
     "qwen2": "qwen2", "qwen2moe": "qwen2_moe", "qwen2vl": "qwen2_vl_text", "qwen3": "qwen3", "qwen3moe": "qwen3_moe",
     "qwen3vl": "qwen3_vl_text", "qwen3vlmoe": "qwen3_vl_moe_text", "gemma": "gemma", "gpt2": "gpt2", "deepseek": "deepseek",
     "deepseek2": "deepseek_v3", "glm4": "glm4", "glm4moe": "glm4_moe", "chatglm": "glm", "starcoder2": "starcoder2", "phi2": "phi",
-    "stablelm": "stablelm", "gptneox": "gpt_neox", "bloom": "bloom", "falcon": "falcon", "olmoe": "olmoe",
+    "stablelm": "stablelm", "gptneox": "gpt_neox", "bloom": "bloom", "olmoe": "olmoe",
     "internlm2": "internlm2", "smollm3": "smollm3", "granite": "granite", "granitemoe": "granitemoe", "exaone": "exaone",
     "seed_oss": "seed_oss", "minimax-m2": "minimax_m2", "arcee": "arcee", "dots1": "dots1", "ernie4_5": "ernie4_5",
     "command-r": "cohere", "nemotron": "nemotron", "hunyuan-dense": "hunyuan_v1_dense", "xverse": "xverse", "baichuan": "baichuan",
@@ -66,6 +68,7 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType({
     "gemma3": Architecture("gemma3_text", "periodic", 6, required=True),
     "cohere2": Architecture("cohere2", "periodic", 4, required=True),
     "gpt-oss": Architecture("gpt_oss", "periodic", 2, required=True),
+    "falcon": Architecture("falcon", repeats_kv=True),
     "olmo": Architecture("olmo", silent_norms=2),
     "olmo2": Architecture("olmo2", "periodic", 4),
     "exaone4": Architecture("exaone4", "periodic", 4),
@@ -263,7 +266,7 @@ class _Reader:
         return ModelShape(
             d_model=self.d_model, stem=stem, layers=runs(layers), mtp=runs(mtp), towers=towers, weight_dtype=next(iter(dtypes)).lower(),
             name=name if isinstance(name, str) else self.path.stem, model_type=self._model_type(layers),
-            notes=(self._storage_note(dtypes), *self.notes),
+            notes=(self._storage_note(dtypes), *self.notes), stored_bytes=self.file.weight_bytes,
         )
 
     def _model_type(self, layers: list[LayerSpec]) -> str:
@@ -368,6 +371,7 @@ class _Reader:
         return Attention(
             n_heads=h.n_heads, n_kv_heads=h.n_kv_heads, head_dim=h.key, v_head_dim=h.value, bias=bias,
             qk_norm=qk_norm, qk_norm_affine=affine, sinks=block.take("attn_sinks.weight", h.n_heads),
+            cache_repeats_kv=self.architecture.repeats_kv and 1 < h.n_kv_heads < h.n_heads,
         )
 
     def _qk_norm(self, block: _Block, h: _Heads) -> tuple[Literal["none", "head", "width"], int]:

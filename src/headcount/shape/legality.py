@@ -6,6 +6,7 @@ what a checkpoint family can hold is `builder/`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
@@ -43,10 +44,17 @@ class Rule:
     way_out: Callable[[Any], dict[str, Any]] = lambda part: {}
 
 
-def nearest_divisors(n_heads: int, wanted: int, how_many: int = 2) -> list[int]:
-    """The divisors of n_heads nearest to `wanted`, in ascending order."""
-    divisors = [d for d in range(1, min(n_heads, 4096) + 1) if n_heads % d == 0]
-    return sorted(sorted(divisors, key=lambda d: (abs(d - wanted), d))[:how_many])
+def divisors(n_heads: int) -> list[int]:
+    """All divisors, ascending: the KV head counts that a number of query heads can be shared over."""
+    low = [d for d in range(1, math.isqrt(n_heads) + 1) if n_heads % d == 0]
+    return sorted({*low, *(n_heads // d for d in low)})
+
+
+def nearest_divisors(n_heads: int, wanted: int) -> list[int]:
+    """The divisors of n_heads next below and next above `wanted`."""
+    below = [d for d in divisors(n_heads) if d < wanted]
+    above = [d for d in divisors(n_heads) if d > wanted]
+    return below[-1:] + above[:1]
 
 
 def nearest_multiples(n_kv_heads: int, n_heads: int) -> list[int]:
@@ -129,7 +137,7 @@ def check(node: LayerSpec | Stem) -> None:
                 require_count(value, f.name, minimum=1 if f.name in required else 0)
         for rule in RULES:
             if isinstance(part, rule.part) and bool(np.any(rule.broken(part))):
-                shown = {f.name: getattr(part, f.name) for f in fields(part) if isinstance(getattr(part, f.name), (int, str))}
+                shown = {name: value for name, value in vars(part).items() if isinstance(value, (int, str))}
                 raise ShapeError(rule.code, rule.template, **(shown | rule.way_out(part)))
 
 

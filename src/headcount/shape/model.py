@@ -98,6 +98,8 @@ class ModelShape:
     """What a reader has to know about how this shape was read: defaults used, fields accepted unread."""
     config: Mapping[str, Any] | None = field(compare=False, repr=False)
     """The config.json that the shape was read from, if it was."""
+    stored_bytes: int | None = field(compare=False)
+    """Bytes of all tensors of the file that the shape was read from (GGUF), if it was; unlike anything computed, they are its own."""
 
     def __init__(
         self,
@@ -118,6 +120,7 @@ class ModelShape:
         model_type: str = "",
         notes: tuple[str, ...] = (),
         config: Mapping[str, Any] | None = None,
+        stored_bytes: int | None = None,
         **layer_fields: Any,
     ) -> None:
         d_model = require_count(d_model, "d_model", 1)
@@ -132,7 +135,7 @@ class ModelShape:
             )
         values = dict(
             d_model=d_model, stem=stem, layers=run_lengths(layers), mtp=mtp, towers=towers, weight_dtype=storage(weight_dtype).name,
-            name=name, model_type=model_type, notes=notes, config=config,
+            name=name, model_type=model_type, notes=notes, config=config, stored_bytes=stored_bytes,
         )
         for key, value in values.items():
             object.__setattr__(self, key, value)
@@ -228,7 +231,9 @@ class ModelShape:
     def _agreed(self, name: str) -> int:
         parts = [m for _, layer in self.layers for m in layer.mixers if isinstance(m, (Attention, Mla))]
         if any(not hasattr(m, name) for m in parts):
-            raise ShapeError("latent_attention", "{name} does not exist in latent attention (MLA); ask .layers for its own sizes", name=name)
+            raise ShapeError(
+                "latent_attention", "{name} does not exist in latent attention (MLA); ask .layers for its own sizes", name=name
+            )
         return self._single(name, {int(getattr(m, name)) for m in parts})
 
     def _single(self, name: str, values: set[int]) -> int:
@@ -247,11 +252,14 @@ class ModelShape:
         Raises:
             ShapeError: no such layer, a part whose parameters hang on the heads in an undescribed way, or an illegal result.
         """
-        changes = {k: v for k, v in (("n_heads", n_heads), ("n_kv_heads", n_kv_heads), ("head_dim", head_dim)) if v is not None}
+        asked: dict[str, Any] = {"n_heads": n_heads, "n_kv_heads": n_kv_heads, "head_dim": head_dim}
+        changes = {k: v for k, v in asked.items() if v is not None}
         if not any(layer.attention for _, layer in self.layers):
-            raise ShapeError("no_heads", "the heads of {model} cannot be changed: no layer has grouped softmax attention", model=self.label)
+            raise ShapeError(
+                "no_heads", "the heads of {model} cannot be changed: no layer has grouped softmax attention", model=self.label
+            )
         layers = tuple((n, _with_attention(layer, changes, self.label)) for n, layer in self.layers)
-        return self.replaced(layers=layers, config=None)
+        return self.replaced(layers=layers, config=None, stored_bytes=None)
 
     def replaced(self, **changes: Any) -> ModelShape:
         """A copy with other top-level fields, validated again."""
@@ -276,7 +284,7 @@ def _flat_groups(d_model: int, n_layers: Any, n_heads: Any, n_kv_heads: Any, hea
     head_dim = default_head_dim(d_model, n_heads) if head_dim is None else head_dim
     n_kv_heads = n_heads if n_kv_heads is None else n_kv_heads
     try:
-        layer = uniform_layer(n_heads=n_heads, n_kv_heads=n_kv_heads, head_dim=head_dim, d_ff=layer_fields.pop("d_ff", None), **layer_fields)
+        layer = uniform_layer(n_heads=n_heads, n_kv_heads=n_kv_heads, head_dim=head_dim, **{"d_ff": None, **layer_fields})
     except TypeError as error:
         raise ShapeError("unknown_field", "ModelShape: {detail}", detail=str(error).partition("() ")[2] or str(error)) from None
     return ((n_layers, layer),)
@@ -296,7 +304,7 @@ def run_lengths(layers: Groups) -> Groups:
     return tuple(joined)
 
 
-def _with_attention(layer: LayerSpec, changes: dict[str, int], label: str) -> LayerSpec:
+def _with_attention(layer: LayerSpec, changes: dict[str, Any], label: str) -> LayerSpec:
     def changed(mixer: Any) -> Any:
         if not isinstance(mixer, Attention):
             return mixer

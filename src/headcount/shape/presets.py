@@ -60,9 +60,10 @@ def _key(name: str) -> str:
 
 def _canonical(name: str) -> str:
     key = _key(name)
-    key = _table()["aliases"].get(key, key)
+    key = str(_table()["aliases"].get(key, key))
     if key not in _table()["presets"]:
         raise UnknownNameError(
-            "unknown_preset", "no preset is called {name!r}; nearest: {nearest}", name=str(name)[:80], nearest=", ".join(nearest_presets(name))
+            "unknown_preset", "no preset is called {name!r}; nearest: {nearest}",
+            name=str(name)[:80], nearest=", ".join(nearest_presets(name)),
         )
     return key

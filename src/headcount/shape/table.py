@@ -77,7 +77,8 @@ class ShapeTable:
 
         return ModelShape(
             d_model=int(self.d_model[index]), stem=_row_of(stems[0][1], index), layers=groups_of(self.layers),
-            mtp=None if self.mtp is None else groups_of(self.mtp), towers=tuple(_tower_row(t, index) for t in self.towers if _in_row(t, index)),
+            mtp=None if self.mtp is None else groups_of(self.mtp),
+            towers=tuple(_tower_row(t, index) for t in self.towers if _in_row(t, index)),
             weight_dtype=self.weight_dtype if isinstance(self.weight_dtype, str) else self.weight_dtype[index],
         )
 
@@ -116,12 +117,13 @@ class ShapeTable:
         arrays = {k: np.atleast_1d(np.asarray(v, dtype=np.float64)) for k, v in columns.items() if k not in switch}
         for name in ("n_layers", "d_model", "n_heads", "vocab_size"):
             if name not in arrays:
-                raise ShapeError("field_needed", "{name} must be given: {meaning}", name=name, meaning="a table needs it as a column or a number")
+                raise ShapeError(
+                    "field_needed", "{name} must be given: {meaning}", name=name, meaning="a table needs it as a column or a number"
+                )
         lengths = {len(a) for a in arrays.values()} - {1}
         if len(lengths) > 1:
-            raise ShapeError(
-                "lengths_differ", "columns must have one length, but got {lengths}", lengths=", ".join(f"{k}: {len(a)}" for k, a in arrays.items())
-            )
+            shown = ", ".join(f"{name}: {len(column)}" for name, column in arrays.items())
+            raise ShapeError("lengths_differ", "columns must have one length, but got {lengths}", lengths=shown)
         n_rows = lengths.pop() if lengths else 1
         full = {k: np.ascontiguousarray(np.broadcast_to(a, (n_rows,))) for k, a in arrays.items()}
         return cls._from_flat(n_rows, full, switch)
@@ -140,7 +142,8 @@ class ShapeTable:
         try:
             layer = uniform_layer(**fields)
         except TypeError as error:
-            raise ShapeError("unknown_field", "{owner}: {detail}", owner="ShapeTable", detail=str(error).partition("() ")[2] or str(error)) from None
+            detail = str(error).partition("() ")[2] or str(error)
+            raise ShapeError("unknown_field", "{owner}: {detail}", owner="ShapeTable", detail=detail) from None
         table = cls(
             n_rows=n_rows, d_model=d_model, weight_dtype=weight_dtype,
             stems=((np.ones(n_rows), Stem(vocab_size=vocab_size, tied=tied)),), layers=((n_layers, layer),),
@@ -193,14 +196,15 @@ class ShapeTable:
         def note(code: str, rows: npt.NDArray[np.bool_]) -> None:
             reasons[code] = reasons[code] | rows if code in reasons else rows
 
-        for n, part in (*self.stems, *self.layers):
+        parts: list[tuple[Column, Stem | LayerSpec]] = [*self.stems, *self.layers]
+        for n, part in parts:
             for code, rows in broken_rules(part, self.n_rows).items():
                 note(code, rows & (np.nan_to_num(n) != 0))
-        for values in (self.d_model, *(n for n, _ in self.layers)):
-            odd = ~np.isfinite(values) | (values != np.floor(values))
-            for code, rows in (("not_a_count", odd), ("count_too_small", values < (1 if len(self.layers) == 1 or values is self.d_model else 0))):
-                if rows.any():
-                    note(code, rows)
+        # Of several groups any may be empty in a row; a single one must have layers.
+        least = 1 if len(self.layers) == 1 else 0
+        for values, minimum in ((self.d_model, 1), *((n, least) for n, _ in self.layers)):
+            note("not_a_count", ~np.isfinite(values) | (values != np.floor(values)))
+            note("count_too_small", values < minimum)
         kept = {code: rows for code, rows in reasons.items() if rows.any()}
         return replace(self, reasons=kept)
 

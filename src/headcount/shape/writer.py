@@ -42,6 +42,8 @@ def _reads_back(config: Mapping[str, Any], shape: ModelShape) -> bool:
 
 
 def _reason(shape: ModelShape) -> str:
+    if shape.weight_dtype not in _DTYPES:
+        return "its weights are quantised, which a config without a checkpoint cannot claim; take .replaced(weight_dtype='bf16')"
     if shape.towers:
         return "it has encoders of other modalities"
     if len({type(m) for _, layer in shape.layers for m in layer.mixers} - {Attention, Mla}):
@@ -93,7 +95,8 @@ def _llama(shape: ModelShape) -> dict[str, Any]:
 
 
 def _mistral(shape: ModelShape) -> dict[str, Any]:
-    return _common(shape, "mistral", "MistralForCausalLM") | _gqa(shape) | _dense(shape) | {"sliding_window": _windows(shape)["sliding_window"]}
+    window = {"sliding_window": _windows(shape)["sliding_window"]}
+    return _common(shape, "mistral", "MistralForCausalLM") | _gqa(shape) | _dense(shape) | window
 
 
 def _qwen2(shape: ModelShape) -> dict[str, Any]:
@@ -128,11 +131,12 @@ def _mixtral(shape: ModelShape) -> dict[str, Any]:
 def _qwen3_moe(shape: ModelShape) -> dict[str, Any]:
     moe = _moe(shape)
     return _common(shape, "qwen3_moe", "Qwen3MoeForCausalLM") | _gqa(shape) | {
-        "num_experts": moe.n_experts, "num_experts_per_tok": moe.n_active, "moe_intermediate_size": moe.d_expert, "intermediate_size": moe.d_expert,
-        "mlp_only_layers": [], "decoder_sparse_step": 1,
+        "num_experts": moe.n_experts, "num_experts_per_tok": moe.n_active, "moe_intermediate_size": moe.d_expert,
+        "intermediate_size": moe.d_expert, "mlp_only_layers": [], "decoder_sparse_step": 1,
     }
 
 
 DRAFTS: dict[str, Draft] = {
-    "llama": _llama, "mistral": _mistral, "qwen2": _qwen2, "qwen3": _qwen3, "gemma3_text": _gemma3, "mixtral": _mixtral, "qwen3_moe": _qwen3_moe,
+    "llama": _llama, "mistral": _mistral, "qwen2": _qwen2, "qwen3": _qwen3, "gemma3_text": _gemma3, "mixtral": _mixtral,
+    "qwen3_moe": _qwen3_moe,
 }
