@@ -101,7 +101,8 @@ def split_corpus(corpus: Path, recipe: Recipe) -> tuple[list[str], list[str]]:
 
 def encode(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> torch.Tensor:
     """All texts in a row, each begun by BOS."""
-    return torch.tensor([token for text in texts for token in tokenizer(text)["input_ids"]], dtype=torch.long)
+    # Through the backend, because the wrapper warns of every text that is longer than the model's context.
+    return torch.tensor([token for text in texts for token in tokenizer.backend_tokenizer.encode(text).ids], dtype=torch.long)
 
 
 def draw_batch(train: torch.Tensor, recipe: Recipe, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
@@ -127,8 +128,8 @@ def losses(model: MistralForCausalLM, ids: torch.Tensor, labels: torch.Tensor, n
     targets = labels[:, 1:]
     each = cross_entropy(logits.transpose(1, 2), targets, ignore_index=IGNORED, reduction="none")
     known = targets != IGNORED
-    parts = [float(each[rows].sum() / known[rows].sum()) for rows in (slice(None, n_text), slice(n_text, None))]
-    return each.sum() / known.sum(), parts[0], parts[1]
+    text, repeats = ((each[rows].sum() / known[rows].sum()).item() for rows in (slice(None, n_text), slice(n_text, None)))
+    return each.sum() / known.sum(), text, repeats
 
 
 def learning_rate(step: int, recipe: Recipe) -> float:
