@@ -24,7 +24,8 @@ def random_columns(rows: int, seed: int) -> dict[str, np.ndarray]:
     n_kv_heads = 2 ** rng.integers(0, 4, rows)
     return {
         "n_layers": rng.integers(1, 100, rows), "d_model": rng.integers(8, 128, rows) * 64,
-        "n_heads": n_kv_heads * rng.integers(1, 9, rows), "n_kv_heads": n_kv_heads, "head_dim": rng.integers(4, 33, rows) * 8, "d_ff": rng.integers(8, 400, rows) * 64,
+        "n_heads": n_kv_heads * rng.integers(1, 9, rows), "n_kv_heads": n_kv_heads,
+        "head_dim": rng.integers(4, 33, rows) * 8, "d_ff": rng.integers(8, 400, rows) * 64,
         "vocab_size": rng.integers(1000, 200000, rows),
     }
 
