@@ -11,7 +11,6 @@ from .versions import __version__
 
 if TYPE_CHECKING:
     from .api import (
-        Counted,
         HeadcountError,
         LayerSpec,
         ModelShape,
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
-    "Counted", "HeadcountError", "LayerSpec", "ModelShape", "Report", "ShapeTable", "__version__", "count", "explain", "flops",
+    "HeadcountError", "LayerSpec", "ModelShape", "Report", "ShapeTable", "__version__", "count", "explain", "flops",
     "kv_cache_bytes", "model_shape", "parameters", "preset_names", "price", "weight_bytes",
 ]
 

@@ -33,38 +33,25 @@ DEFAULT_GPU = "rtx-pro-6000-server"
 
 @dataclass(frozen=True)
 class Report:
-    """The answer of `explain`: `content` is plain data, `.text()` says it in English or Russian."""
+    """An answer: `content` is plain data, `.text()` says it in English or Russian, `.to_dict()` is what `--json` prints."""
 
-    content: Explanation
+    content: Explanation | Count
 
-    def text(self, lang: str = "en", width: int = 100) -> str:
-        """The answer for people, without colour."""
-        from .present.explain_text import render
+    def parts(self, lang: str = "en") -> list[Any]:
+        """The answer as rich renderables, in reading order."""
+        from .present import count_text, explain_text
+        from .report.count import Count
 
-        return render(self.content, lang, width)
-
-    def to_dict(self) -> dict[str, Any]:
-        """What `headcount explain --json` prints."""
-        return self.content.to_dict()
-
-    def __str__(self) -> str:
-        return self.text()
-
-
-@dataclass(frozen=True)
-class Counted:
-    """The answer of `count`: `content` is plain data, `.text()` says it in English or Russian."""
-
-    content: Count
+        return count_text.view(self.content, lang) if isinstance(self.content, Count) else explain_text.view(self.content, lang)
 
     def text(self, lang: str = "en", width: int = 100) -> str:
         """The answer for people, without colour."""
-        from .present.count_text import render
+        from .present.layout import render_text
 
-        return render(self.content, lang, width)
+        return render_text(self.parts(lang), width)
 
     def to_dict(self) -> dict[str, Any]:
-        """What `headcount count --json` prints."""
+        """Plain data with the schema's name and version."""
         return self.content.to_dict()
 
     def __str__(self) -> str:
@@ -106,11 +93,11 @@ def explain(
 def count(
     model: ModelShape | str | Path | Mapping[str, Any], *, contexts: Sequence[int] = (8192, 131072), batch: int = 1, kv_dtype: str = "bf16",
     accept_unknown: Sequence[str] = (),
-) -> Counted:
+) -> Report:
     """Exact parameters, cache bytes in every runtime and FLOPs of a model, term by term. Raises HeadcountError."""
     from .report.count import count_model
 
-    return Counted(count_model(model_shape(model, accept_unknown), contexts=contexts, batch=batch, kv_dtype=kv_dtype, source=_named(model)))
+    return Report(count_model(model_shape(model, accept_unknown), contexts=contexts, batch=batch, kv_dtype=kv_dtype, source=_named(model)))
 
 
 def _named(model: Any) -> str:
@@ -118,6 +105,6 @@ def _named(model: Any) -> str:
 
 
 __all__ = [
-    "Counted", "HeadcountError", "LayerSpec", "ModelShape", "Report", "ShapeTable", "count", "explain", "flops", "kv_cache_bytes",
+    "HeadcountError", "LayerSpec", "ModelShape", "Report", "ShapeTable", "count", "explain", "flops", "kv_cache_bytes",
     "model_shape", "parameters", "preset_names", "price", "weight_bytes",
 ]

@@ -26,6 +26,7 @@ FORMS = {"en": {"one", "other"}, "ru": {"one", "few", "many"}}
 
 DYNAMIC = {
     "basis": {"exact", "measured", "interpolated", "extrapolated", "roofline", "published", "assumed"},
+    "basis_short": {"exact", "roofline", "assumed"},
     "units": {"b", "kib", "mib", "gib", "tib", "million", "billion", "trillion"},
     "phases": {"prefill", "decode", "train"},
     "explain": {"fit_yes", "fit_no", "one_query", "one_kv"},

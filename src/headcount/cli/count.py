@@ -47,10 +47,9 @@ def add_to(app: typer.Typer, lang: str) -> None:
         if json_:
             print_json(counted.to_dict())
         else:
-            from ..present.count_text import view
             from ..present.layout import print_parts
 
-            print_parts(view(counted.content, language))
+            print_parts(counted.parts(language))
 
 
 def _from_fields(fields: dict[str, Any]) -> Any:

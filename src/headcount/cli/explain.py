@@ -39,7 +39,6 @@ def add_to(app: typer.Typer, lang: str) -> None:
         if json_:
             print_json(report.to_dict())
         else:
-            from ..present.explain_text import view
             from ..present.layout import print_parts
 
-            print_parts(view(report.content, language))
+            print_parts(report.parts(language))

@@ -9,7 +9,7 @@ from ..report.quantity import Quantity
 from ..units import spell_tokens
 from . import numbers as n
 from .catalog import say, say_note
-from .layout import lines, render_text, table
+from .layout import lines, table
 
 
 def view(count: Count, lang: str = "en") -> list[RenderableType]:
@@ -26,11 +26,6 @@ def view(count: Count, lang: str = "en") -> list[RenderableType]:
         lines(title, ""), _readings_table(count, lang), gap, _terms_table(count, lang), gap, _cache_table(count, lang), gap,
         _flops_table(count, lang), *([lines("", *closing)] if closing else []),
     ]
-
-
-def render(count: Count, lang: str = "en", width: int = 100) -> str:
-    """The answer as plain text."""
-    return render_text(view(count, lang), width)
 
 
 def _readings_table(count: Count, lang: str) -> RenderableType:

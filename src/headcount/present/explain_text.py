@@ -11,7 +11,7 @@ from ..report.explain import Cell, Explanation, HeadRow
 from ..units import GB, TFLOPS, spell_tokens
 from . import numbers as n
 from .catalog import plural, say, say_note
-from .layout import lines, render_text, table
+from .layout import lines, table
 
 
 def view(report: Explanation, lang: str = "en") -> list[RenderableType]:
@@ -23,11 +23,6 @@ def view(report: Explanation, lang: str = "en") -> list[RenderableType]:
         lines("", *_legend(report, lang), *[say(lang, "count.notes", note=say_note(lang, note)) for note in report.notes]),
         lines(say(lang, "explain.next", model=report.source or report.model)),
     ]
-
-
-def render(report: Explanation, lang: str = "en", width: int = 100) -> str:
-    """The answer as plain text."""
-    return render_text(view(report, lang), width)
 
 
 def _title(report: Explanation, lang: str) -> str:
@@ -50,7 +45,7 @@ def _one_more(report: Explanation, lang: str) -> list[str]:
             lang, f"explain.one_{one.kind}", context=context, weights=n.size(one.weights.value, lang),
             cache=n.size(one.kv_cache.value, lang), ms=n.milliseconds(one.decode_time.value, lang),
         )
-        said.append(f"{words}  ({say(lang, 'basis.' + one.weights.basis)} / {say(lang, 'basis.' + one.decode_time.basis)})")
+        said.append(f"{words}  ({say(lang, 'basis_short.' + one.weights.basis)} / {say(lang, 'basis_short.' + one.decode_time.basis)})")
     return said
 
 
