@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import pytest
+import contextlib
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
