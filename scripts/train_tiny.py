@@ -10,9 +10,10 @@ optimiser, the state of both random generators (which is the position in the dat
 far the log is valid; so a resumed run continues bit by bit as if nothing had happened. That holds for one machine type, one torch and one
 thread: another processor rounds differently in the last digits.
 
-Four fifths of the tokens of every batch are windows of the novels, one fifth random tokens repeated, where only what can be known, from the
-second time on, counts for the loss. Without that share induction heads appear too late for an hour on a CPU. What else was tried: AdamW on
-all weights needs about 1.7 times the steps; an output table of its own, or more than a few hundred tokens, delays copying itself.
+A run has three phases (`Recipe.phases`): a primer of short repeated sequences of random tokens, then short windows of the novels, then long
+ones, both beside a few repeated sequences; of those, only what can be known, from the second time on, counts for the loss. The primer is
+there because finding "what came after this token last time" is the slow part: mixed into the text from the start, the repeated sequences
+were not learnt at all in the first few hundred steps.
 """
 
 from __future__ import annotations
@@ -39,18 +40,32 @@ IGNORED = -100
 
 
 @dataclass(frozen=True)
+class Phase:
+    """What a stretch of the run trains on; a batch has `rows` windows of text and `repeats` rows of repeated random tokens."""
+
+    share: float
+    """Of all steps."""
+    rows: int
+    context: int
+    repeats: int
+    repeat_context: int
+    longest: int
+    """Most tokens in a block that is repeated."""
+
+
+@dataclass(frozen=True)
 class Recipe:
     """Everything that decides a run, beside the variant and the corpus."""
 
-    steps: int = 2400
-    rows: int = 6
+    steps: int = 3600
+    phases: tuple[Phase, ...] = (
+        Phase(share=0.125, rows=0, context=128, repeats=64, repeat_context=32, longest=12),
+        Phase(share=0.625, rows=12, context=128, repeats=3, repeat_context=64, longest=31),
+        Phase(share=0.25, rows=6, context=256, repeats=1, repeat_context=256, longest=127),
+    )
     context: int = 256
-    repeat_tokens: int = 384
-    """Tokens of repeated sequences in a batch, beside the `rows` x `context` of text."""
-    repeat_contexts: tuple[int, ...] = (64, 64, 128, 192)
-    """Lengths of repeated sequences; one is drawn for every batch. Short ones teach faster."""
-    shortest_repeat: int = 4
-    repeat_weight: float = 0.5
+    shortest: int = 3
+    """Least tokens in a block that is repeated."""
     vocab_size: int = 384
     held_out: float = 0.05
     """Share of every novel, its end, that is never trained on."""
@@ -65,6 +80,20 @@ class Recipe:
     clip: float = 1.0
     init_std: float = 0.05
     seed: int = 5
+
+    def phase(self, step: int) -> Phase:
+        """The phase that this step belongs to."""
+        end = 0.0
+        for phase in self.phases:
+            end += phase.share * self.steps
+            if step < end:
+                return phase
+        return self.phases[-1]
+
+    def tokens(self) -> tuple[float, float]:
+        """(of text, of repeated sequences), in the whole run."""
+        text = sum(p.share * p.rows * p.context for p in self.phases)
+        return self.steps * text, self.steps * sum(p.share * p.repeats * p.repeat_context for p in self.phases)
 
 
 def config(variant: str, recipe: Recipe) -> Qwen3Config:
@@ -121,22 +150,21 @@ def encode(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> torch.Tensor
     return torch.tensor([token for text in texts for token in tokenizer.backend_tokenizer.encode(text).ids], dtype=torch.long)
 
 
-def draw_text(train: torch.Tensor, recipe: Recipe, generator: torch.Generator) -> torch.Tensor:
+def draw_text(train: torch.Tensor, phase: Phase, generator: torch.Generator) -> torch.Tensor:
     """[rows, context]: windows of the text, each behind a BOS."""
-    width = recipe.context - 1
-    starts = torch.randint(len(train) - width, (recipe.rows,), generator=generator)
-    return torch.cat([torch.zeros(recipe.rows, 1, dtype=torch.long), train[starts[:, None] + torch.arange(width)]], dim=1)
+    width = phase.context - 1
+    starts = torch.randint(len(train) - width, (phase.rows,), generator=generator)
+    return torch.cat([torch.zeros(phase.rows, 1, dtype=torch.long), train[starts[:, None] + torch.arange(width)]], dim=1)
 
 
-def draw_repeats(recipe: Recipe, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ids and labels of `repeat_tokens` tokens: in every row a BOS, then a block of random tokens again and again."""
-    context = recipe.repeat_contexts[int(torch.randint(len(recipe.repeat_contexts), (1,), generator=generator))]
-    ids = torch.zeros(recipe.repeat_tokens // context, context, dtype=torch.long)
+def draw_repeats(phase: Phase, recipe: Recipe, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids and labels, both [repeats, repeat_context]: in every row a BOS, then a block of random tokens again and again."""
+    ids = torch.zeros(phase.repeats, phase.repeat_context, dtype=torch.long)
     labels = torch.full_like(ids, IGNORED)
     for row, label in zip(ids, labels, strict=True):
-        length = int(torch.randint(recipe.shortest_repeat, (context - 1) // 2 + 1, (1,), generator=generator))
+        length = int(torch.randint(recipe.shortest, phase.longest + 1, (1,), generator=generator))
         block = torch.randint(1, recipe.vocab_size, (length,), generator=generator)
-        row[1:] = block.repeat(-(-(context - 1) // length))[:context - 1]
+        row[1:] = block.repeat(-(-len(row) // length))[:len(row) - 1]
         # Not even the first token of the second copy can be known: nothing says that the block is over.
         label[length + 2:] = row[length + 2:]
     return ids, labels
@@ -247,7 +275,8 @@ class Run:
         """Writes a checkpoint of the present state."""
         save_checkpoint(self.checkpoint, {
             "step": self.step, "model": self.model.state_dict(), "data": self.data.get_state(), "torch": torch.get_rng_state(),
-            "optimisers": [optimiser.state_dict() for optimiser in self.optimisers], "recipe": json.dumps(asdict(self.recipe)), "variant": self.variant,
+            "optimisers": [optimiser.state_dict() for optimiser in self.optimisers], "recipe": json.dumps(asdict(self.recipe)),
+            "variant": self.variant,
             "log_bytes": (self.out / "log.jsonl").stat().st_size,
         })
 
@@ -257,14 +286,19 @@ class Run:
         for optimiser, full in zip(self.optimisers, (recipe.matrix_lr, recipe.table_lr), strict=True):
             optimiser.param_groups[0]["lr"] = full * share
             optimiser.zero_grad()
-        windows = draw_text(self.train, recipe, self.data)
-        text, repeats = loss_of(self.model, windows, windows), loss_of(self.model, *draw_repeats(recipe, self.data))
-        (text + recipe.repeat_weight * repeats).backward()
+        phase, seen = recipe.phase(self.step), {"step": self.step + 1, "rate": share}
+        repeats = loss_of(self.model, *draw_repeats(phase, recipe, self.data))
+        total, seen["repeats"] = repeats, repeats.item()
+        if phase.rows:
+            windows = draw_text(self.train, phase, self.data)
+            text = loss_of(self.model, windows, windows)
+            total, seen["text"] = text + repeats * (phase.repeats * phase.repeat_context) / windows.numel(), text.item()
+        total.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip)
         for optimiser in self.optimisers:
             optimiser.step()
         self.step += 1
-        return {"step": self.step, "text": text.item(), "repeats": repeats.item(), "rate": share}
+        return seen
 
     def measure(self) -> dict[str, float]:
         """Loss on a part of the held-out text and accuracy on repeated sequences; draws from no generator of the run."""
