@@ -76,13 +76,10 @@ def activation_bytes(
     if max_batched_tokens is not None:
         tokens = smaller(tokens, positive(max_batched_tokens, "max_batched_tokens"))
     rows = tokens if logits == "all" else smaller(batch, tokens)
-    for n, stem in shape.stems:
-        work = Pass(
-            tokens, tokens * context, tokens * context, rows, storage(dtype).block_bytes, execution, getattr(shape, "model_type", ""),
-            bool(np.any(np.asarray(stem.positions) > 0)),
-        )
-        del n
-        break
+    # A position table decides a small term; where rows of a table differ in having one, the first stem stands for all.
+    positions = bool(np.any(np.asarray(shape.stems[0][1].positions) > 0))
+    work = Pass(tokens, tokens * context, tokens * context, rows, storage(dtype).block_bytes, execution,
+                getattr(shape, "model_type", ""), positions)
     stages = [s for n, layer in shape.groups for s in _layer_stages(layer, n, shape.d_model, work)]
     stages += [_logit_stage(stem, n, shape.d_model, work) for n, stem in shape.stems]
     return largest(stages)
@@ -164,7 +161,8 @@ def _attention(a: Attention, d_model: Any, work: Pass) -> dict[str, Any]:
     rope = 0 if work.positions else 2 * a.head_dim
     if work.execution == "eager":
         repeated = (q + out) * (1 * (a.n_heads > a.n_kv_heads))
-        return {"attention": (q + repeated + rope) * unit, **_maps(a.n_heads, work)}
+        fused = q + k + v if work.model_type in FUSED_QKV else 0
+        return {"attention": (q + fused + repeated + rope) * unit, **_maps(a.n_heads, work)}
     if work.model_type in FUSED_QKV:
         return {"attention": (q + k + v + q + 2 * out + rope) * unit}
     # Rotating holds the query, both its products and the rotated copy; a norm over heads holds it in float32 twice, before keys exist.

@@ -1,9 +1,9 @@
 """llama.cpp's partial offload: which bytes lie on the card and which in the machine's own memory.
 
-`n_gpu_layers` layers, counted from the last, go to the card with their cache; one more takes the output head. The token embedding stays in
-memory always. Experts of the first `experts_in_ram` layers stay in memory even where their layer is on the card. Where layers differ,
-those on the card are taken in proportion. Source: llama.cpp `src/llama-model.cpp` (load_tensors: the input layer on the CPU, layers from
-n_layer - n_gpu_layers on the device, the output layer as one more) and its options -ngl and --n-cpu-moe, as known 2026-11 (`assumed`).
+llama.cpp counts the output head as the last layer: of `n_gpu_layers` the first takes the head, the others the last layers with their
+cache. The token embedding stays in memory always. Experts of the first `experts_in_ram` layers stay in memory even where their layer is on the card. Where layers differ,
+those on the card are taken in proportion. Source: excerpts of llama.cpp `src/llama-model.cpp` (load_tensors: on the device from
+n_layer + 1 - n_gpu_layers on; the input layer always on the CPU), read 2026-11-23; earlier versions counted the head last instead.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def split_weights(shape: Any, scheme: Scheme, offload: Offload) -> Split:
     """Bytes of weights on the card and in memory."""
     layers = sum((n for n, _ in shape.groups), start=0)
     asked = layers + 1 if offload.n_gpu_layers is None else offload.n_gpu_layers
-    on_card = smaller(asked, layers)
+    on_card = larger(smaller(asked, layers + 1) - 1, 0)
     off_card = layers - on_card
     in_ram = smaller(offload.experts_in_ram, layers)
     # Layers on the card whose experts are not: the first ones are both off the card and the first to leave their experts.
@@ -57,7 +57,7 @@ def split_weights(shape: Any, scheme: Scheme, offload: Offload) -> Split:
         placed = size * here // layers
         device.add(name, placed)
         host.add(name, size - placed)
-    head_on_card = 1 * (asked > layers)
+    head_on_card = 1 * (asked > 0)
     for _, stem in shape.stems:
         for name in dict.fromkeys(w.name for w in stem_weights(stem, shape.d_model)):
             size = whole.get(name, 0)
