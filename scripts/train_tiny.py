@@ -10,8 +10,9 @@ optimiser, the state of both random generators (which is the position in the dat
 far the log is valid; so a resumed run continues bit by bit as if nothing had happened. That holds for one machine type, one torch and one
 thread: another processor rounds differently in the last digits.
 
-Four fifths of every batch are windows of the novels, one fifth (`repeat_rows` of `rows`) random tokens repeated, where only the tokens that
-can be known, from the second time on, count for the loss. Without that share induction heads appear too late for an hour on a CPU.
+Four fifths of the tokens of every batch are windows of the novels, one fifth random tokens repeated, where only what can be known, from the
+second time on, counts for the loss. Without that share induction heads appear too late for an hour on a CPU. What else was tried: AdamW on
+all weights needs about 1.7 times the steps; an output table of its own, or more than a few hundred tokens, delays copying itself.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from torch.nn.functional import cross_entropy
-from transformers import GenerationConfig, MistralConfig, MistralForCausalLM, PreTrainedTokenizerFast
+from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 BOS = "<|endoftext|>"
 KV_HEADS = {"gqa": 4, "mha": 8}
@@ -41,33 +42,48 @@ IGNORED = -100
 class Recipe:
     """Everything that decides a run, beside the variant and the corpus."""
 
-    steps: int = 4000
-    rows: int = 10
-    repeat_rows: int = 2
-    """Rows of repeated random tokens among `rows`."""
+    steps: int = 2400
+    rows: int = 6
     context: int = 256
-    vocab_size: int = 1024
+    repeat_tokens: int = 384
+    """Tokens of repeated sequences in a batch, beside the `rows` x `context` of text."""
+    repeat_contexts: tuple[int, ...] = (64, 64, 128, 192)
+    """Lengths of repeated sequences; one is drawn for every batch. Short ones teach faster."""
+    shortest_repeat: int = 4
+    repeat_weight: float = 0.5
+    vocab_size: int = 384
     held_out: float = 0.05
     """Share of every novel, its end, that is never trained on."""
-    shortest_repeat: int = 8
-    longest_repeat: int = 120
-    peak_lr: float = 3e-3
-    final_lr: float = 1e-4
-    warmup: int = 100
-    betas: tuple[float, float] = (0.9, 0.95)
-    weight_decay: float = 0.1
+    matrix_lr: float = 0.02
+    """Muon's, for the matrices of the layers."""
+    table_lr: float = 5e-3
+    """AdamW's, for the embedding table and the norms."""
+    matrix_decay: float = 0.01
+    warmup: int = 50
+    decay_from: float = 0.6
+    """Share of the steps after which the learning rates fall, linearly to a fiftieth."""
     clip: float = 1.0
+    init_std: float = 0.05
     seed: int = 5
 
 
-def config(variant: str, recipe: Recipe) -> MistralConfig:
+def config(variant: str, recipe: Recipe) -> Qwen3Config:
     """Six layers; 8 heads of 24 make 192 in a model 128 wide, so that nothing that derives head_dim can be right by accident."""
-    return MistralConfig(
+    return Qwen3Config(
         vocab_size=recipe.vocab_size, hidden_size=128, intermediate_size=320, num_hidden_layers=6, num_attention_heads=8,
-        num_key_value_heads=KV_HEADS[variant], head_dim=24, max_position_embeddings=recipe.context, sliding_window=None,
-        # 0.02 is made for wide models: at width 128 attention would start so flat that it learns late.
-        initializer_range=0.05, rms_norm_eps=1e-6, tie_word_embeddings=False, bos_token_id=0, eos_token_id=0, pad_token_id=None,
+        num_key_value_heads=KV_HEADS[variant], head_dim=24, max_position_embeddings=recipe.context, initializer_range=recipe.init_std,
+        tie_word_embeddings=True, bos_token_id=0, eos_token_id=0, pad_token_id=None,
     )
+
+
+def fresh_model(variant: str, recipe: Recipe) -> Qwen3ForCausalLM:
+    """Random weights. All embeddings start with a common part: by it a head can find "the token before" whatever that token is. The output
+    table is the same one, and adds the same number to every logit, which changes nothing."""
+    torch.manual_seed(recipe.seed)
+    model = Qwen3ForCausalLM(config(variant, recipe))
+    with torch.no_grad():
+        model.model.embed_tokens.weight += recipe.init_std * torch.randn(model.config.hidden_size)
+    return model
 
 
 def make_tokenizer(texts: list[str], recipe: Recipe) -> PreTrainedTokenizerFast:
@@ -101,50 +117,51 @@ def split_corpus(corpus: Path, recipe: Recipe) -> tuple[list[str], list[str]]:
 
 def encode(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> torch.Tensor:
     """All texts in a row, each begun by BOS."""
-    return torch.tensor([token for text in texts for token in tokenizer(text)["input_ids"]], dtype=torch.long)
+    # Through the backend, because the wrapper warns of every text that is longer than the model's context.
+    return torch.tensor([token for text in texts for token in tokenizer.backend_tokenizer.encode(text).ids], dtype=torch.long)
 
 
-def draw_batch(train: torch.Tensor, recipe: Recipe, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids and labels, both [rows, context]; every row begins with BOS, the last `repeat_rows` are repeated random tokens."""
-    ids = torch.zeros(recipe.rows, recipe.context, dtype=torch.long)
-    width, n_text = recipe.context - 1, recipe.rows - recipe.repeat_rows
-    starts = torch.randint(len(train) - width, (n_text,), generator=generator)
-    ids[:n_text, 1:] = train[starts[:, None] + torch.arange(width)]
-    labels = ids.clone()
-    for row in range(n_text, recipe.rows):
-        length = int(torch.randint(recipe.shortest_repeat, recipe.longest_repeat + 1, (1,), generator=generator))
+def draw_text(train: torch.Tensor, recipe: Recipe, generator: torch.Generator) -> torch.Tensor:
+    """[rows, context]: windows of the text, each behind a BOS."""
+    width = recipe.context - 1
+    starts = torch.randint(len(train) - width, (recipe.rows,), generator=generator)
+    return torch.cat([torch.zeros(recipe.rows, 1, dtype=torch.long), train[starts[:, None] + torch.arange(width)]], dim=1)
+
+
+def draw_repeats(recipe: Recipe, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids and labels of `repeat_tokens` tokens: in every row a BOS, then a block of random tokens again and again."""
+    context = recipe.repeat_contexts[int(torch.randint(len(recipe.repeat_contexts), (1,), generator=generator))]
+    ids = torch.zeros(recipe.repeat_tokens // context, context, dtype=torch.long)
+    labels = torch.full_like(ids, IGNORED)
+    for row, label in zip(ids, labels, strict=True):
+        length = int(torch.randint(recipe.shortest_repeat, (context - 1) // 2 + 1, (1,), generator=generator))
         block = torch.randint(1, recipe.vocab_size, (length,), generator=generator)
-        ids[row, 1:] = block.repeat(-(-width // length))[:width]
-        labels[row] = ids[row]
+        row[1:] = block.repeat(-(-(context - 1) // length))[:context - 1]
         # Not even the first token of the second copy can be known: nothing says that the block is over.
-        labels[row, :length + 2] = IGNORED
+        label[length + 2:] = row[length + 2:]
     return ids, labels
 
 
-def losses(model: MistralForCausalLM, ids: torch.Tensor, labels: torch.Tensor, n_text: int) -> tuple[torch.Tensor, float, float]:
-    """(mean over all labels, over the text rows, over the repeated rows), in nats per token."""
+def loss_of(model: Qwen3ForCausalLM, ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Mean nats per token that has a label."""
     logits = model(ids, use_cache=False).logits[:, :-1]
-    targets = labels[:, 1:]
-    each = cross_entropy(logits.transpose(1, 2), targets, ignore_index=IGNORED, reduction="none")
-    known = targets != IGNORED
-    parts = [float(each[rows].sum() / known[rows].sum()) for rows in (slice(None, n_text), slice(n_text, None))]
-    return each.sum() / known.sum(), parts[0], parts[1]
+    return cross_entropy(logits.transpose(1, 2), labels[:, 1:], ignore_index=IGNORED)
 
 
-def learning_rate(step: int, recipe: Recipe) -> float:
-    """Linear warm-up, then half a cosine down to `final_lr`."""
+def rate(step: int, recipe: Recipe) -> float:
+    """Share of the full learning rates: warm-up, level, linear fall to a fiftieth."""
     if step < recipe.warmup:
-        return recipe.peak_lr * (step + 1) / recipe.warmup
-    done = (step - recipe.warmup) / max(1, recipe.steps - recipe.warmup)
-    return recipe.final_lr + (recipe.peak_lr - recipe.final_lr) * (1 + math.cos(math.pi * done)) / 2
+        return (step + 1) / recipe.warmup
+    start = recipe.steps * recipe.decay_from
+    return 1 - 0.98 * max(0.0, (step - start) / (recipe.steps - start))
 
 
-def make_optimiser(model: MistralForCausalLM, recipe: Recipe) -> torch.optim.AdamW:
-    """AdamW; norms are not decayed."""
-    matrices = [p for p in model.parameters() if p.dim() > 1]
-    vectors = [p for p in model.parameters() if p.dim() == 1]
-    groups = [{"params": matrices, "weight_decay": recipe.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=recipe.peak_lr, betas=recipe.betas)
+def make_optimisers(model: Qwen3ForCausalLM, recipe: Recipe) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
+    """Muon for the matrices of the layers, AdamW for the embedding table and the norms."""
+    matrices = [p for p in model.model.layers.parameters() if p.dim() > 1]
+    others = [p for name, p in model.named_parameters() if p.dim() == 1 or "layers" not in name]
+    muon = torch.optim.Muon(matrices, lr=recipe.matrix_lr, weight_decay=recipe.matrix_decay)
+    return muon, torch.optim.AdamW(others, lr=recipe.table_lr, betas=(0.9, 0.95), weight_decay=0.0)
 
 
 def repeated_sequences(n: int, length: int, vocab_size: int, seed: int = 1) -> torch.Tensor:
@@ -155,7 +172,7 @@ def repeated_sequences(n: int, length: int, vocab_size: int, seed: int = 1) -> t
 
 
 @torch.no_grad()
-def induction_accuracy(model: MistralForCausalLM, ids: torch.Tensor) -> tuple[float, float]:
+def induction_accuracy(model: Qwen3ForCausalLM, ids: torch.Tensor) -> tuple[float, float]:
     """(first copy, second copy): share of tokens that the model puts first; the second copy counts from its second token."""
     length = (ids.shape[1] - 1) // 2
     hits = model(ids, use_cache=False).logits[:, :-1].argmax(-1) == ids[:, 1:]
@@ -163,7 +180,7 @@ def induction_accuracy(model: MistralForCausalLM, ids: torch.Tensor) -> tuple[fl
 
 
 @torch.no_grad()
-def held_out_loss(model: MistralForCausalLM, tokens: torch.Tensor, context: int, windows: int | None = None) -> float:
+def held_out_loss(model: Qwen3ForCausalLM, tokens: torch.Tensor, context: int, windows: int | None = None) -> float:
     """Mean nats per token over disjoint windows of `context` - 1 tokens behind a BOS; every token is predicted once."""
     width = context - 1
     whole = tokens[:len(tokens) // width * width].view(-1, width)[:windows]
@@ -183,9 +200,9 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     partial.replace(path)
 
 
-def write_model(model: MistralForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+def write_model(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     """config.json, model.safetensors in bf16, tokenizer and generation_config, as stock transformers loads them."""
-    shipped = MistralForCausalLM(model.config).to(torch.bfloat16)
+    shipped = Qwen3ForCausalLM(model.config).to(torch.bfloat16)
     shipped.load_state_dict(model.state_dict())
     shipped.generation_config = GenerationConfig(bos_token_id=0, eos_token_id=0, pad_token_id=0, do_sample=True, temperature=0.8, top_k=40)
     shipped.save_pretrained(folder)
@@ -202,9 +219,8 @@ class Run:
         texts, held_out = split_corpus(corpus, recipe)
         self.tokenizer = make_tokenizer(texts, recipe)
         self.train, self.held_out = encode(self.tokenizer, texts), encode(self.tokenizer, held_out)
-        torch.manual_seed(recipe.seed)
-        self.model = MistralForCausalLM(config(variant, recipe))
-        self.optimiser = make_optimiser(self.model, recipe)
+        self.model = fresh_model(variant, recipe)
+        self.optimisers = make_optimisers(self.model, recipe)
         self.data = torch.Generator().manual_seed(recipe.seed)
         self.step = 0
 
@@ -219,7 +235,8 @@ class Run:
         if (state["recipe"], state["variant"]) != (json.dumps(asdict(self.recipe)), self.variant):
             raise SystemExit(f"{self.checkpoint} belongs to another recipe or variant: {state['recipe']} {state['variant']}")
         self.model.load_state_dict(state["model"])
-        self.optimiser.load_state_dict(state["optimiser"])
+        for optimiser, kept in zip(self.optimisers, state["optimisers"], strict=True):
+            optimiser.load_state_dict(kept)
         self.data.set_state(state["data"])
         torch.set_rng_state(state["torch"])
         self.step = state["step"]
@@ -229,24 +246,25 @@ class Run:
     def save(self) -> None:
         """Writes a checkpoint of the present state."""
         save_checkpoint(self.checkpoint, {
-            "step": self.step, "model": self.model.state_dict(), "optimiser": self.optimiser.state_dict(), "data": self.data.get_state(),
-            "torch": torch.get_rng_state(), "recipe": json.dumps(asdict(self.recipe)), "variant": self.variant,
+            "step": self.step, "model": self.model.state_dict(), "data": self.data.get_state(), "torch": torch.get_rng_state(),
+            "optimisers": [optimiser.state_dict() for optimiser in self.optimisers], "recipe": json.dumps(asdict(self.recipe)), "variant": self.variant,
             "log_bytes": (self.out / "log.jsonl").stat().st_size,
         })
 
     def advance(self) -> dict[str, float]:
         """One optimiser step; the losses before it."""
-        recipe, rate = self.recipe, learning_rate(self.step, self.recipe)
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
-        ids, labels = draw_batch(self.train, recipe, self.data)
-        loss, text, repeats = losses(self.model, ids, labels, recipe.rows - recipe.repeat_rows)
-        self.optimiser.zero_grad()
-        loss.backward()
+        recipe, share = self.recipe, rate(self.step, self.recipe)
+        for optimiser, full in zip(self.optimisers, (recipe.matrix_lr, recipe.table_lr), strict=True):
+            optimiser.param_groups[0]["lr"] = full * share
+            optimiser.zero_grad()
+        windows = draw_text(self.train, recipe, self.data)
+        text, repeats = loss_of(self.model, windows, windows), loss_of(self.model, *draw_repeats(recipe, self.data))
+        (text + recipe.repeat_weight * repeats).backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip)
-        self.optimiser.step()
+        for optimiser in self.optimisers:
+            optimiser.step()
         self.step += 1
-        return {"step": self.step, "loss": loss.item(), "text": text, "repeats": repeats, "lr": rate}
+        return {"step": self.step, "text": text.item(), "repeats": repeats.item(), "rate": share}
 
     def measure(self) -> dict[str, float]:
         """Loss on a part of the held-out text and accuracy on repeated sequences; draws from no generator of the run."""

@@ -79,7 +79,7 @@ def test_the_core_depends_on_four_libraries(metadata: email.message.Message) -> 
 def test_explain_answers_outside_the_checkout_without_torch(installed: Path, tmp_path: Path) -> None:
     done = call(str(installed / "headcount"), "explain", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("headcount explain")
+    assert done.stdout.startswith("qwen3-32b body on RTX PRO 6000")
     assert "qwen3-32b" in done.stdout.splitlines()[0].lower()
     heavy = "import importlib.util as u; print([m for m in ('torch', 'transformers', 'pandas') if u.find_spec(m)])"
     assert call(str(installed / "python"), "-c", heavy, cwd=tmp_path).stdout.strip() == "[]"

@@ -17,7 +17,36 @@ stands where the error is raised, as a template, so that a reader of the code se
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
+
+
+class Words(str):
+    """An English phrase that stays translatable: the template and its values beside the text.
+
+    Args:
+        template: the phrase with ``{name}`` placeholders; what translations hang on.
+        **parameters: names, numbers, further `Words`, or a tuple of these, which is joined with commas.
+    """
+
+    template: str
+    parameters: dict[str, Any]
+
+    def __new__(cls, template: str, **parameters: Any) -> Words:
+        spelled = {k: ", ".join(map(str, v)) if isinstance(v, tuple) else v for k, v in parameters.items()}
+        words = super().__new__(cls, template.format(**spelled))
+        words.template, words.parameters = template, parameters
+        return words
+
+    def __getnewargs_ex__(self) -> tuple[tuple[str], dict[str, Any]]:
+        # A copy or a pickle would else take the finished text for the template.
+        return (self.template,), self.parameters
+
+
+def first_of(names: Sequence[str], how_many: int) -> str:
+    """The first names of a list, and how many more there are."""
+    shown = ", ".join(names[:how_many])
+    return Words("{names} and {count} more", names=shown, count=len(names) - how_many) if len(names) > how_many else shown
 
 
 class HeadcountError(Exception):

@@ -73,7 +73,7 @@ REFUSED = {
 def may_refuse(model_type: str, name: str, value: Any, error: HeadcountError) -> bool:
     """Whether a refusal is the right answer to this change."""
     if name in CORE and value is ...:
-        return error.code == "config_field_missing"
+        return error.code in ("config_field_missing", "config_field_missing_default")
     if name == "sliding_window" and value is None:  # while the type's own pattern has sliding layers
         return RECIPES[model_type].pattern.startswith(("last", "first"))
     return (model_type, name) in REFUSED

@@ -296,7 +296,7 @@ def test_unusable_metadata_is_refused(tmp_path: Path, metadata: dict[str, Any], 
 
 def test_kv_heads_that_do_not_divide_are_a_gguf_error_with_the_nearest(tmp_path: Path) -> None:
     path = _llama(tmp_path, {"attention.head_count_kv": 4}, {f"blk.{i}.attn_{x}.weight": (40, 64) for i in range(3) for x in "kv"})
-    with pytest.raises(GgufError, match="nearest that work: n_kv_heads 2 or 3") as caught:
+    with pytest.raises(GgufError, match="nearest that work: n_kv_heads 3 or 6, or n_heads 4 or 8") as caught:
         read_gguf_shape(path)
     assert caught.value.code == "heads_not_divisible"
 

@@ -8,12 +8,20 @@ import sys
 from typing import Annotated, Any
 
 import typer
+from typer import rich_utils
 from typer.exceptions import TyperException
 from ..errors import HeadcountError
 from ..present.catalog import LANGUAGES, language_of_environment, say, say_error, say_usage_error
 from ..versions import DATA, SCHEMAS, __version__
 
 VERBS = ("explain", "count", "presets")
+
+
+PANEL_WORDS = {
+    "OPTIONS_PANEL_TITLE": "options_title", "COMMANDS_PANEL_TITLE": "commands_title", "ARGUMENTS_PANEL_TITLE": "arguments_title",
+    "DEFAULT_STRING": "default_mark",
+}
+"""typer fixes these words of its help screens in English when it is imported; they are plain module constants."""
 
 
 def chosen_language(arguments: list[str]) -> str:
@@ -39,6 +47,8 @@ def build_app(lang: str) -> typer.Typer:
     """All commands, with help in that language."""
     from . import count, explain, presets
 
+    for constant, key in PANEL_WORDS.items():
+        setattr(rich_utils, constant, say(lang, f"cli.{key}"))
     app = typer.Typer(help=say(lang, "cli.about"), add_completion=True, pretty_exceptions_enable=False)
 
     def show_version(asked: bool) -> None:

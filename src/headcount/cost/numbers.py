@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import QuantityError
+from ..errors import QuantityError, Words
 from ..units import MAX_TOKENS
 
 
@@ -18,7 +18,7 @@ def positive(value: Any, name: str) -> Any:
     """
     if isinstance(value, np.ndarray):
         if value.size and not (np.min(value) > 0 and np.isfinite(np.max(value))):
-            raise _not_positive(name, "a column with other values")
+            raise _not_positive(name, Words("a column with other values"))
         return value
     whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool) or isinstance(value, float) and value.is_integer()
     if not whole or not 0 < value <= MAX_TOKENS:

@@ -13,7 +13,7 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-from ..errors import HeadcountError, UnknownNameError
+from ..errors import HeadcountError, UnknownNameError, Words
 
 LANGUAGES = ("en", "ru")
 
@@ -58,14 +58,37 @@ def say_error(lang: str, error: HeadcountError) -> str:
     template = catalog(lang).get("errors", {}).get(error.code)
     if lang == "en" or template is None:
         return str(error)
-    phrases = catalog(lang)["phrases"]
-    parameters = {k: phrases.get(v, v) if isinstance(v, str) else v for k, v in error.parameters.items()}
-    return str(template.format(**parameters))
+    message = str(template).format(**{k: _translated(lang, v) for k, v in error.parameters.items()})
+    # The GGUF reader puts the file before the rule that its numbers break; translations hang on the rule alone.
+    named = error.template.startswith("{path}: ") and "{path}" not in template
+    return f"{error.parameters['path']}: {message}" if named else message
 
 
 def say_note(lang: str, note: str) -> str:
-    """A note of a shape, as the reader wrote it."""
-    return catalog(lang)["phrases"].get(note, note)
+    """A note of a shape: as the reader wrote it in English, by its template in other languages."""
+    return note if lang == "en" else str(_translated(lang, note))
+
+
+def _translated(lang: str, value: Any) -> Any:
+    """A parameter in that language: phrases by their template, fractions with the language's decimal sign, all else as it is."""
+    if isinstance(value, tuple):
+        return ", ".join(str(_translated(lang, item)) for item in value)
+    if isinstance(value, float):
+        return _Fraction(value)
+    if not isinstance(value, str):
+        return value
+    words = value if isinstance(value, Words) else None
+    found = catalog(lang)["phrases"].get(words.template if words else value)
+    if found is None or words is None:
+        return value if found is None else found
+    return str(found).format(**{k: _translated(lang, v) for k, v in words.parameters.items()})
+
+
+class _Fraction(float):
+    """A float that is written with a decimal comma."""
+
+    def __format__(self, spec: str) -> str:
+        return super().__format__(spec).replace(".", ",")
 
 
 def say_usage_error(lang: str, message: str) -> str:

@@ -59,8 +59,9 @@ def milliseconds(value: float, lang: str) -> str:
 
 
 def scientific(value: float, lang: str) -> str:
-    """Four digits and a power of ten: 5.817e+14."""
-    return f"{value:.4g}".replace(".", "," if lang == "ru" else ".")
+    """Four digits and a power of ten: 5.817e+14 (en), 5,817·10^14 (ru)."""
+    digits, _, power = f"{value:.3e}".partition("e")
+    return f"{digits.replace('.', ',')}·10^{int(power)}" if lang == "ru" else f"{digits}e{power}"
 
 
 def per_token(value: float, lang: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ConfigError, SourceError
+from ..errors import ConfigError, SourceError, Words
 from .dtypes import weight_dtype_of
 from .families import FAMILIES, nearest_types
 from .fields import Fields
@@ -58,8 +58,14 @@ def parse_json(data: bytes, name: str) -> Any:
         return json.loads(data.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise ConfigError(
-            "not_json", "{name} is not valid JSON ({reason}); a complete config.json is needed", name=name, reason=str(error)[:120]
+            "not_json", "{name} is not valid JSON ({reason}); a complete config.json is needed", name=name, reason=_json_reason(error)
         ) from None
+
+
+def _json_reason(error: Exception) -> str:
+    if isinstance(error, json.JSONDecodeError):
+        return Words("{problem}: line {line}, column {column}", problem=error.msg, line=error.lineno, column=error.colno)
+    return Words("it is not UTF-8") if isinstance(error, UnicodeDecodeError) else str(error)[:120]
 
 
 def _depth(data: bytes) -> int:
@@ -90,17 +96,17 @@ def read_config(
             "unknown_model_type",
             "model_type {model_type} is not one that headcount can count exactly{nearest}; describe the model with flags "
             "(--layers, --width, --heads, --kv-heads, --head-dim, --ffn, --vocab) instead",
-            model_type=json.dumps(model_type)[:60] if model_type is not None else "(absent)",
-            nearest=f" (nearest: {', '.join(nearest_types(model_type))})" if isinstance(model_type, str) else "",
+            model_type=json.dumps(model_type)[:60] if model_type is not None else Words("(absent)"),
+            nearest=Words(" (nearest: {names})", names=", ".join(nearest_types(model_type))) if isinstance(model_type, str) else "",
         )
     fields = Fields(config, model_type)
     shape = FAMILIES[model_type](fields)
     accepted = _refuse_unknown(fields, accept_unknown)
     notes = shape.notes
     if fields.all_notes():
-        notes += ("class defaults used: " + ", ".join(fields.all_notes()),)
+        notes += (Words("class defaults used: {fields}", fields=", ".join(fields.all_notes())),)
     if accepted:
-        notes += ("accepted unread: " + ", ".join(accepted),)
+        notes += (Words("accepted unread: {fields}", fields=", ".join(accepted)),)
     return shape.replaced(
         name=name or shape.name, model_type=model_type, notes=notes, config=dict(config),
         weight_dtype=weight_dtype_of(storage_fields(config)),

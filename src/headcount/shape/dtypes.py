@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import ConfigError, UnknownNameError
+from ..errors import ConfigError, UnknownNameError, Words
 
 DEFAULT_WEIGHT_DTYPE = "bf16"
 
@@ -133,7 +133,7 @@ def _compressed_tensors(q: Mapping[str, Any]) -> str:
         return "mxfp4"
     if kind == "int" and bits in (4, 8):
         return f"int{bits}"
-    raise _not_understood(f"compressed-tensors {kind} {bits} bits, group {group_size}")
+    raise _not_understood(Words("compressed-tensors {kind} {bits} bits, group {size}", kind=kind, bits=bits, size=group_size))
 
 
 def _not_understood(what: str) -> ConfigError:

@@ -12,7 +12,7 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-from ..errors import ConfigError
+from ..errors import ConfigError, Words
 from .legality import MAX_COUNT
 
 _ABSENT = object()
@@ -70,6 +70,10 @@ def class_defaults() -> dict[str, Any]:
     text = resources.files("headcount.shape").joinpath("data/class_defaults.json").read_text(encoding="utf-8")
     types: dict[str, Any] = json.loads(text)["types"]
     return types
+
+
+MAX_LAYERS = 2**14
+"""Readers list layers one by one before they are grouped; no model comes near it, and a typo must not fill the memory."""
 
 
 class Fields:
@@ -148,7 +152,7 @@ class Fields:
         if value is None:
             return None
         if not isinstance(value, list) or (length is not None and len(value) != length):
-            raise self._bad(name, value, "a list" if length is None else f"a list of {length} items")
+            raise self._bad(name, value, "a list" if length is None else Words("a list of {length} items", length=length))
         return value
 
     def child(self, name: str, model_type: str | None = None) -> Fields | None:
@@ -194,16 +198,22 @@ class Fields:
         return self._bad(name, value, rule)
 
     def _whole(self, name: str, value: Any, minimum: int) -> int:
-        if isinstance(value, bool) or not isinstance(value, int) or not minimum <= value <= MAX_COUNT:
-            raise self._bad(name, value, f"a whole number from {minimum} to {MAX_COUNT}")
+        maximum = MAX_LAYERS if name.endswith("layers") or name == "n_layer" else MAX_COUNT
+        if isinstance(value, bool) or not isinstance(value, int) or not minimum <= value <= maximum:
+            raise self._bad(name, value, Words("a whole number from {minimum} to {maximum}", minimum=minimum, maximum=maximum))
         return value
 
     def _missing(self, name: str) -> ConfigError:
         default = self.defaults.get(name)
-        hint = f"; transformers would silently take {default}, which may be another model" if default is not None else ""
+        if default is not None:
+            return ConfigError(
+                "config_field_missing_default",
+                "config.json of type {model_type} must state {field}; transformers would silently take {default}, which may be another "
+                "model. Add it, and read again", model_type=self.model_type, field=self.path + name, default=default,
+            )
         return ConfigError(
-            "config_field_missing", "config.json of type {model_type} must state {field}{hint}. Add it, and read again",
-            model_type=self.model_type, field=self.path + name, hint=hint,
+            "config_field_missing", "config.json of type {model_type} must state {field}. Add it, and read again",
+            model_type=self.model_type, field=self.path + name,
         )
 
     def _bad(self, name: str, value: Any, rule: str) -> ConfigError:
@@ -219,6 +229,6 @@ def _same(value: Any, default: Any) -> bool:
 
 def _shown(value: Any) -> str:
     if isinstance(value, int) and value.bit_length() > 200:
-        return f"about 2^{value.bit_length() - 1}"
+        return Words("about 2^{power}", power=value.bit_length() - 1)
     text = json.dumps(value, default=str, ensure_ascii=False)
     return text if len(text) <= 60 else text[:57] + "..."

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, BinaryIO, TypeAlias, Union
 
-from ..errors import GgufError, SourceError
+from ..errors import GgufError, SourceError, Words, first_of
 from .dtypes import GGML_TYPES
 
 MAX_KEYS = 4096
@@ -154,20 +154,21 @@ def _join(path: Path, stem: str, count: int, one: GgufFile) -> GgufFile:
         raise GgufError(
             "gguf_part_missing",
             "{path} is one of {count} parts, and all must lie in its folder, but missing: {missing}. Download them too",
-            path=str(path), count=count, missing=", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else ""),
+            path=str(path), count=count, missing=first_of(missing, 5),
         )
     parts = [one if p == path else _read_one(p) for p in paths]
     names: set[str] = set()
     for i, part in enumerate(parts):
         if _split_number(part, "split.no", -1, paths[i]) != i or _split_number(part, "split.count", 1, paths[i]) != count:
-            raise _bad(paths[i], "split.no and split.count", f"{i} and {count}, as its name says", part.metadata.get("split.no"))
+            rule = Words("{i} and {count}, as its name says", i=i, count=count)
+            raise _bad(paths[i], Words("split.no and split.count"), rule, part.metadata.get("split.no"))
         for t in part.tensors:
             if t.name in names:
                 raise _duplicate(paths[i], "tensor", t.name)
             names.add(t.name)
     expected = _split_number(parts[0], "split.tensors.count", len(names), paths[0])
     if expected != len(names):
-        raise _bad(paths[0], "split.tensors.count", f"{len(names)}, the tensors of all parts", expected)
+        raise _bad(paths[0], "split.tensors.count", Words("{count}, the tensors of all parts", count=len(names)), expected)
     return GgufFile(
         tuple(paths), parts[0].version, parts[0].metadata, tuple(t for p in parts for t in p.tensors),
         sum(p.header_bytes for p in parts), sum(p.file_bytes for p in parts),
@@ -263,7 +264,7 @@ class _Header:
         try:
             return self.take(n).decode("utf-8")
         except UnicodeDecodeError:
-            raise _bad(self.path, what, "UTF-8", "other bytes") from None
+            raise _bad(self.path, what, "UTF-8", Words("other bytes")) from None
 
     # -- structure --------------------------------------------------------------------------------------------------------------
 
@@ -313,7 +314,7 @@ class _Header:
             return self._string(key)
         if kind == _ARRAY:
             return self._array(key, 1)
-        raise _bad(self.path, f"type of {_short(key)}", "a number from 0 to 12", kind)
+        raise _bad(self.path, Words("type of {key}", key=_short(key)), "a number from 0 to 12", kind)
 
     def _bool(self, value: int, key: str) -> bool:
         if value > 1:
@@ -323,7 +324,7 @@ class _Header:
     def _string(self, key: str) -> str | Skipped:
         n = self.u64()
         if n > MAX_STRING_BYTES:
-            raise _limit(self.path, f"length of {_short(key)} in bytes", MAX_STRING_BYTES, n)
+            raise _limit(self.path, Words("length of {key} in bytes", key=_short(key)), MAX_STRING_BYTES, n)
         if n > KEPT_STRING_BYTES or self.kept + n > KEPT_TOTAL:
             self.skip(n)
             return Skipped("string", n)
@@ -334,7 +335,7 @@ class _Header:
     def _array(self, key: str, depth: int) -> Value:
         kind, n = self.u32(), self.u64()
         if n > MAX_ARRAY_LENGTH:
-            raise _limit(self.path, f"length of array {_short(key)}", MAX_ARRAY_LENGTH, n)
+            raise _limit(self.path, Words("length of array {key}", key=_short(key)), MAX_ARRAY_LENGTH, n)
         if kind in _SCALARS:
             return self._numbers(*_SCALARS[kind], n, key)
         if kind == _STRING:
@@ -342,9 +343,9 @@ class _Header:
             self._skip_strings(n, key)
             return Skipped("strings", n)
         if kind != _ARRAY:
-            raise _bad(self.path, f"item type of {_short(key)}", "a number from 0 to 12", kind)
+            raise _bad(self.path, Words("item type of {key}", key=_short(key)), "a number from 0 to 12", kind)
         if depth >= MAX_NESTING:
-            raise _limit(self.path, f"nesting of array {_short(key)} in levels", MAX_NESTING, depth + 1)
+            raise _limit(self.path, Words("nesting of array {key} in levels", key=_short(key)), MAX_NESTING, depth + 1)
         self._walk(n * _NESTED_COST, key)
         for _ in range(n):
             self._array(key, depth + 1)
@@ -362,7 +363,7 @@ class _Header:
     def _walk(self, n: int, key: str) -> None:
         self.walked += n
         if self.walked > MAX_WALKED:
-            raise _limit(self.path, f"number of strings and nested arrays up to {_short(key)}", MAX_WALKED, self.walked)
+            raise _limit(self.path, Words("number of strings and nested arrays up to {key}", key=_short(key)), MAX_WALKED, self.walked)
 
     def _skip_strings(self, n: int, key: str) -> None:
         while n:
@@ -372,7 +373,7 @@ class _Header:
             while n and at <= last:
                 length = _U64(data, at)[0]
                 if length > MAX_STRING_BYTES:
-                    raise _limit(self.path, f"length of a string in {_short(key)} in bytes", MAX_STRING_BYTES, length)
+                    raise _limit(self.path, Words("length of a string in {key} in bytes", key=_short(key)), MAX_STRING_BYTES, length)
                 at += 8 + length
                 n -= 1
             self.skip(at - self.at)
@@ -382,7 +383,7 @@ class _Header:
         name = self.text("length of a tensor name in bytes", MAX_NAME_BYTES)
         n_dims = self.u32()
         if n_dims > MAX_DIMS:
-            raise _limit(self.path, f"number of dimensions of tensor {_short(name)}", MAX_DIMS, n_dims)
+            raise _limit(self.path, Words("number of dimensions of tensor {name}", name=_short(name)), MAX_DIMS, n_dims)
         dims = struct.unpack(f"<{n_dims}Q", self.take(8 * n_dims))
         kind, offset = struct.unpack("<IQ", self.take(12))
         if kind not in GGML_TYPES:
@@ -395,9 +396,12 @@ class _Header:
         for dim in dims:
             elements *= dim
         if not 0 < elements < 2**63:
-            raise _bad(self.path, f"size of tensor {_short(name)}", "from 1 to 2^63 - 1 numbers", " x ".join(map(str, dims)))
+            raise _bad(
+                self.path, Words("size of tensor {name}", name=_short(name)), "from 1 to 2^63 - 1 numbers", " x ".join(map(str, dims))
+            )
         if (dims[0] if dims else 1) % block:
-            raise _bad(self.path, f"first dimension of {type_name} tensor {_short(name)}", f"a multiple of {block}", dims[0] if dims else 1)
+            what = Words("first dimension of {type_name} tensor {name}", type_name=type_name, name=_short(name))
+            raise _bad(self.path, what, Words("a multiple of {block}", block=block), dims[0] if dims else 1)
         return Tensor(name, dims, type_name, elements // block * block_bytes), offset
 
     def _check_places(self, metadata: Mapping[str, Value], found: list[tuple[Tensor, int]]) -> int:
@@ -411,10 +415,11 @@ class _Header:
         start = -(-(self.base + self.at) // alignment) * alignment
         free = 0
         for t, offset in sorted(found, key=lambda pair: pair[1]):
+            place = Words("offset of tensor {name}", name=_short(t.name))
             if offset % alignment:
-                raise _bad(self.path, f"offset of tensor {_short(t.name)}", f"a multiple of {alignment}", offset)
+                raise _bad(self.path, place, Words("a multiple of {block}", block=alignment), offset)
             if offset < free:
-                raise _bad(self.path, f"offset of tensor {_short(t.name)}", f"at least {free}, behind the tensor before it", offset)
+                raise _bad(self.path, place, Words("at least {free}, behind the tensor before it", free=free), offset)
             free = offset + t.n_bytes
             if start + free > self.size:
                 raise GgufError(
@@ -438,7 +443,7 @@ def _limit(path: Path, what: str, limit: int, value: int) -> GgufError:
 def _bad(path: Path, what: str, rule: str, value: object) -> GgufError:
     return GgufError(
         "gguf_bad_value", "{path}: {what} must be {rule}, but got {value}; the file is damaged. Download it again",
-        path=str(path), what=what, rule=rule, value=_short(str(value)),
+        path=str(path), what=what, rule=rule, value=value if isinstance(value, Words) else _short(str(value)),
     )
 
 

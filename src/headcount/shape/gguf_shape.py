@@ -16,7 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
-from ..errors import GgufError, ShapeError
+from ..errors import GgufError, ShapeError, Words, first_of
 from .families.registry import runs, windowed
 from .gguf import GgufFile, Skipped, Tensor, read_gguf
 from .legality import MAX_COUNT
@@ -95,8 +95,8 @@ def shape_of(file: GgufFile) -> ModelShape:
             "unknown_gguf_architecture",
             "{path} holds a {kind} of architecture {architecture}, which headcount cannot count exactly. Known without its shape: "
             "{parameters} numbers in {weight_bytes} bytes. Known architectures: {known}",
-            path=str(file.paths[0]), kind=str(kind)[:40], architecture=file.architecture[:60] or "(absent)", parameters=file.parameters,
-            weight_bytes=file.weight_bytes, known=", ".join(sorted(ARCHITECTURES)),
+            path=str(file.paths[0]), kind=str(kind)[:40], architecture=file.architecture[:60] or Words("(absent)"),
+            parameters=file.parameters, weight_bytes=file.weight_bytes, known=", ".join(sorted(ARCHITECTURES)),
         )
     try:
         return _Reader(file, architecture).shape()
@@ -218,7 +218,8 @@ class _Reader:
         if not isinstance(value, tuple):
             return [self._whole(name, value, 0)] * self.n_blocks
         if len(value) != self.n_blocks:
-            raise self._bad(name, f"one number for each of {self.n_blocks} blocks", f"{len(value)} numbers")
+            rule = Words("one number for each of {n_blocks} blocks", n_blocks=self.n_blocks)
+            raise self._bad(name, rule, Words("{count} numbers", count=len(value)))
         return [self._whole(name, v, 0) for v in value]
 
     def _whole(self, name: str, value: Any, minimum: int) -> int:
@@ -228,14 +229,18 @@ class _Reader:
                 path=str(self.path), field=f"{self.file.architecture}.{name}",
             )
         if isinstance(value, bool) or not isinstance(value, int) or not minimum <= value <= MAX_COUNT:
-            raise self._bad(name, f"a whole number from {minimum} to {MAX_COUNT}", value)
+            raise self._bad(name, Words("a whole number from {minimum} to {maximum}", minimum=minimum, maximum=MAX_COUNT), value)
         return value
 
     def _bad(self, name: str, rule: str, value: object) -> GgufError:
-        shown = f"{value.length} {value.kind}" if isinstance(value, Skipped) else str(value)
+        shown = value
+        if isinstance(value, Skipped):
+            shown = Words("{length} {kind}", length=value.length, kind=value.kind)
+        elif not isinstance(value, Words):
+            shown = str(value)[:60]
         return GgufError(
             "gguf_field_bad", "{path}: {field} must be {rule}, but got {value}", path=str(self.path),
-            field=f"{self.file.architecture}.{name}", rule=rule, value=shown[:60],
+            field=f"{self.file.architecture}.{name}", rule=rule, value=shown,
         )
 
     @cached_property
@@ -251,7 +256,7 @@ class _Reader:
         present = len(self.blocks)
         # Before anything of that length is made: block_count is the file's word.
         if n_layers < 1 or not n_layers <= present <= self.n_blocks or max(self.blocks, default=0) >= self.n_blocks:
-            raise self._bad("block_count", f"the number of blocks that have tensors ({present})", self.n_blocks)
+            raise self._bad("block_count", Words("the number of blocks that have tensors ({present})", present=present), self.n_blocks)
         stem = self._stem()
         heads, windows = self._heads(), self._windows(n_layers)
         layers = [self._layer(i, heads[i], windows[i]) for i in range(n_layers)]
@@ -276,8 +281,11 @@ class _Reader:
 
     def _storage_note(self, dtypes: Mapping[str, int]) -> str:
         total = self.file.weight_bytes
-        shares = ", ".join(f"{t} {100 * n / total:.1f} %" for t, n in dtypes.items())
-        return f"GGUF: {total} bytes of weights in {len(self.file.paths)} file(s), by type: {shares}; weight_dtype names the largest"
+        shares = tuple(Words("{type} {percent:.1f} %", type=t, percent=100 * n / total) for t, n in dtypes.items())
+        return Words(
+            "GGUF: {total} bytes of weights in {files} file(s), by type: {shares}; weight_dtype names the largest", total=total,
+            files=len(self.file.paths), shares=shares,
+        )
 
     def _stem(self) -> Stem:
         block = _Block(self.rest, self.path)
@@ -313,7 +321,8 @@ class _Reader:
         given, pattern = self.raw("attention.sliding_window"), self.raw("attention.sliding_window_pattern")
         window = self.count("attention.sliding_window", a.default_window)
         if given is None and a.default_window:
-            self.notes.append(f"window {a.default_window}: not in the file, llama.cpp's own value for {self.file.architecture}")
+            own = "window {window}: not in the file, llama.cpp's own value for {architecture}"
+            self.notes.append(Words(own, window=a.default_window, architecture=self.file.architecture))
         if not window:
             if a.required:
                 raise self._bad("attention.sliding_window", "the window of this architecture's local layers", given)
@@ -326,8 +335,8 @@ class _Reader:
     def _local_layers(self, pattern: Any, n_layers: int) -> list[bool]:
         if isinstance(pattern, tuple):
             if len(pattern) != self.n_blocks or not all(isinstance(p, bool) for p in pattern):
-                rule = f"one truth value for each of {self.n_blocks} blocks"
-                raise self._bad("attention.sliding_window_pattern", rule, f"{len(pattern)} values")
+                rule = Words("one truth value for each of {n_blocks} blocks", n_blocks=self.n_blocks)
+                raise self._bad("attention.sliding_window_pattern", rule, Words("{count} values", count=len(pattern)))
             return list(pattern[:n_layers])
         if self.architecture.window == "all" and pattern is None:
             return [True] * n_layers
@@ -399,7 +408,7 @@ class _Reader:
         key, value = self.count("attention.key_length_mla", h.key), self.count("attention.value_length_mla", h.value)
         nope, q_rank = key - rope, 0
         if nope < 0:
-            raise self._bad("rope.dimension_count", f"at most the key length {key}", rope)
+            raise self._bad("rope.dimension_count", Words("at most the key length {key}", key=key), rope)
         if block.has("attn_q_a.weight"):
             q_rank = self.count("attention.q_lora_rank", minimum=1)
             block.need("attn_q_a.weight", d, q_rank)
@@ -415,7 +424,7 @@ class _Reader:
             block.need("attn_k_b.weight", nope, rank, h.n_heads)
             block.need("attn_v_b.weight", rank, value, h.n_heads)
             if whole and "attn_kv_b stored twice" not in self.notes:
-                self.notes.append("attn_kv_b stored twice")
+                self.notes.append(Words("attn_kv_b stored twice"))
         block.need("attn_output.weight", h.n_heads * value, d)
         return Mla(
             n_heads=h.n_heads, q_lora_rank=q_rank, kv_lora_rank=rank, qk_nope_head_dim=nope, qk_rope_head_dim=rope, v_head_dim=value,
@@ -485,6 +494,6 @@ class _Reader:
                 "{path}: architecture {architecture} is not known to have the tensors {tensors}, so its parameters are not counted; "
                 "its weights have {weight_bytes} bytes",
                 path=str(self.path), architecture=self.file.architecture,
-                tensors=", ".join(n[:60] for n in left[:6]) + (f" and {len(left) - 6} more" if len(left) > 6 else ""),
+                tensors=first_of([n[:60] for n in left], 6),
                 weight_bytes=self.file.weight_bytes,
             )

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ShapeError
+from ..errors import ShapeError, Words
 from .parts import Attention, Compressed, Dense, GatedDelta, Indexer, LayerSpec, Mamba1, Mamba2, Mla, Moe, Stem, is_count
 
 MAX_COUNT = 2**40
@@ -89,7 +89,7 @@ RULES: tuple[Rule, ...] = (
 
 
 def _spell(values: list[int]) -> str:
-    return " or ".join(map(str, values))
+    return Words("{low} or {high}", low=values[0], high=values[1]) if len(values) == 2 else ", ".join(map(str, values))
 
 
 def parts_of(node: Any) -> Iterator[Any]:
@@ -124,7 +124,7 @@ def require_count(value: Any, name: str, minimum: int = 0) -> int:
 
 def _shorten(value: int) -> str:
     # str() of an int beyond 4300 digits raises, and nobody reads more than a few anyway.
-    return f"about 2^{value.bit_length() - 1}" if value.bit_length() > 200 else str(value)
+    return Words("about 2^{power}", power=value.bit_length() - 1) if value.bit_length() > 200 else str(value)
 
 
 def check(node: LayerSpec | Stem) -> None:

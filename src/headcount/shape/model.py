@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from ..errors import ShapeError
+from ..errors import ShapeError, Words
 from .dtypes import DEFAULT_WEIGHT_DTYPE, storage
 from .legality import check, require_count
 from .parts import Attention, Count, Dense, Ffn, LayerSpec, Mla, Moe, Stem, Tower
@@ -63,7 +63,7 @@ def uniform_layer(
         width = d_ff if d_expert is None else d_expert
         if width is None or n_active_experts is None:
             raise ShapeError(
-                "field_needed", "{name} must be given: {meaning}", name="n_active_experts and d_expert",
+                "field_needed", "{name} must be given: {meaning}", name="n_active_experts, d_expert",
                 meaning="with n_experts, how many experts a token uses and how wide one is",
             )
         ffn = Moe(n_experts=n_experts, n_active=n_active_experts, d_expert=width, gated=gated, bias=mlp_bias, d_shared=d_shared)
@@ -241,7 +241,7 @@ class ModelShape:
             return values.pop()
         raise ShapeError(
             "differs_by_layer", "{name} has no single value in this model: {values}; ask .layers for each layer's own",
-            name=name, values=", ".join(map(str, sorted(values))) or "no such layer",
+            name=name, values=", ".join(map(str, sorted(values))) or Words("no such layer"),
         )
 
     # -- changing ---------------------------------------------------------------------------------------------------------------
@@ -286,15 +286,21 @@ def _flat_groups(d_model: int, n_layers: Any, n_heads: Any, n_kv_heads: Any, hea
     try:
         layer = uniform_layer(n_heads=n_heads, n_kv_heads=n_kv_heads, head_dim=head_dim, **{"d_ff": None, **layer_fields})
     except TypeError as error:
-        raise ShapeError("unknown_field", "ModelShape: {detail}", detail=str(error).partition("() ")[2] or str(error)) from None
+        raise unknown_field("ModelShape", error) from None
     return ((n_layers, layer),)
+
+
+def unknown_field(owner: str, error: TypeError) -> ShapeError:
+    """The error for a field that no layer has, from what Python says about the call."""
+    name = str(error).partition("argument ")[2].split("'")[1]
+    return ShapeError("unknown_field", "{owner}: got an unexpected keyword argument {name!r}", owner=owner, name=name)
 
 
 def run_lengths(layers: Groups) -> Groups:
     """Joins equal neighbours; drops groups of no layers. Raises ShapeError when nothing is left."""
     joined: list[tuple[int, LayerSpec]] = []
     for n, layer in layers:
-        n = require_count(n, "layers in a group")
+        n = require_count(n, Words("layers in a group"))
         if joined and joined[-1][1] == layer:
             joined[-1] = (joined[-1][0] + n, layer)
         elif n:

@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import ConfigError, MissingExtraError, SourceError, UnknownNameError
+from ..errors import ConfigError, MissingExtraError, SourceError, UnknownNameError, Words
 from .config import parse_json, read_config
 from .gguf import read_gguf
 from .gguf_shape import read_gguf_shape
@@ -127,7 +127,8 @@ def _read_gguf_folder(folder: Path) -> ModelShape:
         )
     shape = read_gguf_shape(next(iter(models.values())))
     if projectors:
-        shape = shape.replaced(notes=(*shape.notes, f"not counted, beside the model: {', '.join(p.name for p in projectors[:4])}"))
+        note = Words("not counted, beside the model: {files}", files=", ".join(p.name for p in projectors[:4]))
+        shape = shape.replaced(notes=(*shape.notes, note))
     return shape
 
 
@@ -151,7 +152,7 @@ def _read_ollama(name: str) -> ModelShape:
     """A model of the local Ollama store, found by its manifest."""
     found = _OLLAMA.fullmatch(name.strip())
     if found is None or ".." in name:
-        raise _bad_name("ollama:", name, "ollama:NAME, ollama:NAME:TAG or ollama:NAMESPACE/NAME:TAG")
+        raise _bad_name("ollama:", name, Words("ollama:NAME, ollama:NAME:TAG or ollama:NAMESPACE/NAME:TAG"))
     host, namespace = found["host"] or "registry.ollama.ai", found["namespace"] or "library"
     parts = (host, namespace, found["model"], found["tag"] or "latest")
     roots = _ollama_roots()
@@ -162,19 +163,19 @@ def _read_ollama(name: str) -> ModelShape:
         raise SourceError(
             "not_in_ollama", "ollama:{name} is not in the local store ({roots}); {installed}. Get it with: ollama pull {name}, "
             "or set OLLAMA_MODELS", name=name.strip(), roots=", ".join(map(str, roots)),
-            installed="nearest installed: " + ", ".join(near) if near else "no model is installed",
+            installed=Words("nearest installed: {names}", names=", ".join(near)) if near else Words("no model is installed"),
         )
     layers = _manifest_layers(root.joinpath("manifests", *parts), name)
     models = layers.get("model", [])
     if len(models) != 1:
         raise SourceError(
             "ollama_layers", "ollama:{name} must have one GGUF model layer to be read, but has {count}; layers: {layers}", name=name,
-            count=len(models), layers=", ".join(sorted(layers)) or "none",
+            count=len(models), layers=", ".join(sorted(layers)) or Words("none"),
         )
     shape = read_gguf_shape(_blob(root, models[0], name))
     projectors = [read_gguf(_blob(root, digest, name)) for digest in layers.get("projector", [])]
     towers = tuple(Tower(name="projector", kind="layer of Ollama", terms=(("tensors", file.parameters),)) for file in projectors)
-    notes = ("adapter layer not counted",) if "adapter" in layers else ()
+    notes = (Words("adapter layer not counted"),) if "adapter" in layers else ()
     return shape.replaced(name=f"ollama:{name.strip()}", towers=shape.towers + towers, notes=shape.notes + notes)
 
 
@@ -239,7 +240,7 @@ def _read_lmstudio(name: str) -> ModelShape:
     """A folder, or one file of it, below LM Studio's models."""
     name = name.strip()
     if _LMSTUDIO.fullmatch(name) is None or ".." in name:
-        raise _bad_name("lmstudio:", name, "lmstudio:PUBLISHER/REPO or lmstudio:PUBLISHER/REPO/FILE.gguf")
+        raise _bad_name("lmstudio:", name, Words("lmstudio:PUBLISHER/REPO or lmstudio:PUBLISHER/REPO/FILE.gguf"))
     roots = _lmstudio_roots()
     path = next((r / name for r in roots if (r / name).exists()), None)
     if path is None:
@@ -248,7 +249,8 @@ def _read_lmstudio(name: str) -> ModelShape:
         raise SourceError(
             "not_in_lmstudio",
             "lmstudio:{name} is not in LM Studio's models folder ({roots}); {installed}. Give the path of the .gguf file", name=name,
-            roots=", ".join(map(str, roots)), installed="nearest there: " + ", ".join(near) if near else "no model is there",
+            roots=", ".join(map(str, roots)),
+            installed=Words("nearest there: {names}", names=", ".join(near)) if near else Words("no model is there"),
         )
     return _read_gguf_folder(path) if path.is_dir() else read_gguf_shape(path)
 
@@ -317,8 +319,8 @@ def _downloaded_config(repo: str) -> Path:
     except ImportError:
         raise MissingExtraError(
             "extra_missing", "{what} needs the extra [{extra}]; install it with: pip install 'headcount[{extra}]'. {instead}",
-            what=f"{repo} is not in the Hugging Face cache, and downloading its config.json", extra="hub",
-            instead=f"Or give the path of a config.json, or a preset{_nearest(repo)}",
+            what=Words("{repo} is not in the Hugging Face cache, and downloading its config.json", repo=repo), extra="hub",
+            instead=Words("Or give the path of a config.json, or a preset{nearest}", nearest=_nearest(repo)),
         ) from None
     try:
         return Path(hf_hub_download(repo, "config.json"))
@@ -353,7 +355,7 @@ def _nearest(text: str) -> str:
     names = preset_names()
     word = text.rpartition("/")[2].lower()
     near = difflib.get_close_matches(word, names, 4, 0.4)
-    return f" (nearest: {', '.join(near)})" if near else ""
+    return Words(" (nearest: {names})", names=", ".join(near)) if near else ""
 
 
 def _bad_name(prefix: str, name: str, forms: str) -> SourceError:
@@ -368,5 +370,5 @@ def _unknown(text: str) -> SourceError:
         "unknown_model",
         "{text} is no existing path, no preset{nearest} and no Hugging Face id; give a preset, ORG/NAME, the path of a config.json or "
         ".gguf file, ollama:NAME or lmstudio:PUBLISHER/REPO",
-        text=_short(text) or "an empty name", nearest=_nearest(text),
+        text=_short(text) or Words("an empty name"), nearest=_nearest(text),
     )

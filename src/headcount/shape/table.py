@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from ..errors import ShapeError
 from .legality import broken_rules
-from .model import ModelShape, uniform_layer
+from .model import ModelShape, uniform_layer, unknown_field
 from .parts import Attention, LayerSpec, Stem, Tower, counts, switches, with_counts
 
 Column: TypeAlias = npt.NDArray[np.float64]
@@ -142,8 +142,7 @@ class ShapeTable:
         try:
             layer = uniform_layer(**fields)
         except TypeError as error:
-            detail = str(error).partition("() ")[2] or str(error)
-            raise ShapeError("unknown_field", "{owner}: {detail}", owner="ShapeTable", detail=detail) from None
+            raise unknown_field("ShapeTable", error) from None
         table = cls(
             n_rows=n_rows, d_model=d_model, weight_dtype=weight_dtype,
             stems=((np.ones(n_rows), Stem(vocab_size=vocab_size, tied=tied)),), layers=((n_layers, layer),),

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
+from ..errors import Words
 from .fields import Fields
 from .model import default_head_dim
 
@@ -41,7 +42,7 @@ def head_dim_of(f: Fields, width: int, heads: str = "num_attention_heads") -> in
     """Channels per head in a tower whose heads have to fill its width. Raises ConfigError where they cannot."""
     n_heads = f.count(heads, minimum=1)
     if width % n_heads:
-        raise f.refuse(heads, n_heads, f"a divisor of the tower's width {width}")
+        raise f.refuse(heads, n_heads, Words("a divisor of the tower's width {width}", width=width))
     return int(default_head_dim(width, n_heads))
 
 

@@ -7,13 +7,14 @@ was read from a config.json and not changed since gives that very config back.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
-from ..errors import HeadcountError, ShapeError
+from ..errors import HeadcountError, ShapeError, Words
 from .config import read_config
 from .model import ModelShape
 from .parts import Attention, Dense, LayerSpec, Mla, Moe
 
+Part = TypeVar("Part", Dense, Moe)
 Draft = Callable[[ModelShape], dict[str, Any]]
 
 
@@ -43,12 +44,12 @@ def _reads_back(config: Mapping[str, Any], shape: ModelShape) -> bool:
 
 def _reason(shape: ModelShape) -> str:
     if shape.weight_dtype not in _DTYPES:
-        return "its weights are quantised, which a config without a checkpoint cannot claim; take .replaced(weight_dtype='bf16')"
+        return Words("its weights are quantised, which a config without a checkpoint cannot claim; take .replaced(weight_dtype='bf16')")
     if shape.towers:
-        return "it has encoders of other modalities"
+        return Words("it has encoders of other modalities")
     if len({type(m) for _, layer in shape.layers for m in layer.mixers} - {Attention, Mla}):
-        return "it has layers that are not softmax attention"
-    return "some combination of its biases, norms, windows or experts exists in none of them"
+        return Words("it has layers that are not softmax attention")
+    return Words("some combination of its biases, norms, windows or experts exists in none of them")
 
 
 def _common(shape: ModelShape, model_type: str, architecture: str) -> dict[str, Any]:
@@ -73,8 +74,16 @@ def _gqa(shape: ModelShape) -> dict[str, Any]:
     return {"num_attention_heads": attention.n_heads, "num_key_value_heads": attention.n_kv_heads, "head_dim": attention.head_dim}
 
 
+def _the(kind: type[Part], shape: ModelShape) -> Part:
+    """The first layer's feed-forward block of that kind. Raises LookupError."""
+    found = [f for f in _first(shape).ffns if isinstance(f, kind)]
+    if not found:
+        raise LookupError(f"no {kind.__name__} block")
+    return found[0]
+
+
 def _dense(shape: ModelShape) -> dict[str, Any]:
-    return {"intermediate_size": next(f.d_ff for f in _first(shape).ffns if isinstance(f, Dense))}
+    return {"intermediate_size": _the(Dense, shape).d_ff}
 
 
 def _windows(shape: ModelShape) -> dict[str, Any]:
@@ -118,18 +127,14 @@ def _gemma3(shape: ModelShape) -> dict[str, Any]:
     return _common(shape, "gemma3_text", "Gemma3ForCausalLM") | _gqa(shape) | _dense(shape) | _windows(shape)
 
 
-def _moe(shape: ModelShape) -> Moe:
-    return next(f for f in _first(shape).ffns if isinstance(f, Moe))
-
-
 def _mixtral(shape: ModelShape) -> dict[str, Any]:
-    moe = _moe(shape)
+    moe = _the(Moe, shape)
     experts = {"num_local_experts": moe.n_experts, "num_experts_per_tok": moe.n_active, "intermediate_size": moe.d_expert}
     return _common(shape, "mixtral", "MixtralForCausalLM") | _gqa(shape) | experts | {"sliding_window": _windows(shape)["sliding_window"]}
 
 
 def _qwen3_moe(shape: ModelShape) -> dict[str, Any]:
-    moe = _moe(shape)
+    moe = _the(Moe, shape)
     return _common(shape, "qwen3_moe", "Qwen3MoeForCausalLM") | _gqa(shape) | {
         "num_experts": moe.n_experts, "num_experts_per_tok": moe.n_active, "moe_intermediate_size": moe.d_expert,
         "intermediate_size": moe.d_expert, "mlp_only_layers": [], "decoder_sparse_step": 1,

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ...errors import Words
 from ..fields import Fields
 from ..model import ModelShape, default_head_dim
 from ..parts import Attention, Dense, LayerSpec, Stem
@@ -52,7 +53,8 @@ CLASSICS: dict[str, Classic] = {
     "gpt2": _GPT2,
     "gpt-sw3": _GPT2,
     "openai-gpt": replace(
-        _GPT2, d_ff="", activation="", final_norm=False, note="transformers keeps no cache for this type and computes all tokens anew",
+        _GPT2, d_ff="", activation="", final_norm=False,
+        note=Words("transformers keeps no cache for this type and computes all tokens anew"),
     ),
     "ctrl": replace(_GPT2, d_ff="dff", activation="", positions="", head_bias=True, ignored=("n_positions",)),
     "gptj": _GPTJ,
@@ -138,7 +140,10 @@ def read_gpt_neo(f: Fields) -> ModelShape:
     names = Classic(
         n_layers="num_layers", n_heads="num_heads", bias="o", positions="max_position_embeddings",
         ignored=("attention_types", "attention_layers"),
-        note=f"local layers mask all but the last {f.count('window_size')} tokens; cache and work are counted whole, as in transformers",
+        note=Words(
+            "local layers mask all but the last {window} tokens; cache and work are counted whole, as in transformers",
+            window=f.count("window_size"),
+        ),
     )
     return _sizes(f, names).model(f, names)
 
@@ -225,7 +230,7 @@ def _only(f: Fields, values: dict[str, Any]) -> None:
     """Refuses other values of these fields than the class default, given here because nested objects have no table of them."""
     for name, only in values.items():
         if f.raw(name, only) != only:
-            raise f.refuse(name, f.raw(name), f"{str(only).lower()}, the only value that transformers builds")
+            raise f.refuse(name, f.raw(name), Words("{value}, the only value that transformers builds", value=str(only).lower()))
 
 
 @family("opt")

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from ...errors import ConfigError
+from ...errors import ConfigError, Words
 from ..fields import READ_AS, Fields
 from ..model import ModelShape
 from ..parts import Tower
@@ -182,7 +182,7 @@ def _text_fields(f: Fields, kind: Composite) -> tuple[Fields, tuple[str, ...]]:
     elif given is None:
         raise f.refuse("text_config", None, "an object: the text model's own config")
     elif own not in (None, fixed) and not kind.any_text:
-        raise f.refuse("text_config.model_type", own, f"{fixed} in this family")
+        raise f.refuse("text_config.model_type", own, Words("{fixed} in this family", fixed=fixed))
     text_type = READ_AS.get(str(own), str(own)) if own is not None and kind.any_text else fixed
     if text_type not in FAMILIES or text_type in COMPOSITES:
         raise ConfigError(
@@ -200,8 +200,11 @@ def _flat_note(f: Fields, kind: Composite, text_type: str) -> tuple[str, ...]:
     other = [n for n in kind.flat_text if n in f.values and f.values[n] != defaults.get(n)]
     if not other:
         return ()
-    pairs = ", ".join(f"{n} {str(f.values[n])[:20]} (taken: {defaults[n]})" if n in defaults else f"{n} {f.values[n]}" for n in other)
-    return (f"no text_config: counted as transformers builds it, from class defaults; the top level also says {pairs}",)
+    pairs = tuple(
+        Words("{name} {value} (taken: {taken})", name=n, value=str(f.values[n])[:20], taken=defaults[n]) if n in defaults
+        else f"{n} {f.values[n]}" for n in other
+    )
+    return (Words("no text_config: counted as transformers builds it, from class defaults; the top level also says {pairs}", pairs=pairs),)
 
 
 def _tied(f: Fields, kind: Composite, text_tied: bool) -> bool:

@@ -7,6 +7,7 @@ as the config class reads them. It must not know what a cache of any runtime hol
 
 from __future__ import annotations
 
+from ...errors import Words
 from ..fields import Fields
 from ..model import ModelShape
 from ..parts import Compressed, Indexer, LayerSpec, Moe, Stem
@@ -105,7 +106,9 @@ def _mlp_layer_types(f: Fields, n_layers: int) -> list[str]:
 
 def _cut(f: Fields, name: str, kinds: list[str], n_layers: int, known: tuple[str, ...]) -> list[str]:
     if len(kinds) < n_layers or any(kind not in known for kind in kinds[:n_layers]):
-        raise f.refuse(name, kinds, f"a list with one of {', '.join(known)} for each of the {n_layers} layers")
+        raise f.refuse(
+            name, kinds, Words("a list with one of {known} for each of the {n_layers} layers", known=", ".join(known), n_layers=n_layers)
+        )
     return kinds[:n_layers]
 
 

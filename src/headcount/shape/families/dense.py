@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from ...errors import Words
 from ..fields import Fields
 from ..model import ModelShape, default_head_dim
 from ..parts import Attention, Dense, Extra, LayerSpec, Stem, Tower
@@ -172,7 +173,9 @@ def _period(f: Fields, field: str, default: int) -> int:
     """The pattern's length. Saved files repeat it with an underscore, which transformers does not read back: it must not differ."""
     period = f.count(field, default, minimum=1)
     if f.optional(f"_{field}", None) not in (None, period):
-        raise f.refuse(f"_{field}", f.raw(f"_{field}"), f"the {period} that transformers takes, or layer_types must be given")
+        raise f.refuse(
+            f"_{field}", f.raw(f"_{field}"), Words("the {period} that transformers takes, or layer_types must be given", period=period)
+        )
     return period
 
 
@@ -203,10 +206,10 @@ def dense_shape(f: Fields, recipe: Recipe) -> ModelShape:
             raise f.refuse(name, True, "false or absent: headcount counts decoders that look backwards only")
     for name, value in recipe.only:
         if f.count(name, value) != value:
-            raise f.refuse(name, f.raw(name), f"{value}, the only value that transformers builds")
+            raise f.refuse(name, f.raw(name), Words("{value}, the only value that transformers builds", value=value))
     if len({f.flag(name) for name in recipe.agree}) > 1:
         first, *others = recipe.agree
-        raise f.refuse(first, f.raw(first), f"equal to {' and '.join(others)}")
+        raise f.refuse(first, f.raw(first), Words("equal to {names}", names=", ".join(others)))
     n_layers = f.count("num_hidden_layers", minimum=1)
     d_model = f.count("hidden_size", minimum=1)
     d_ff = f.count(recipe.d_ff, minimum=1)
@@ -248,7 +251,9 @@ def _heads(f: Fields, how: str) -> dict[str, int]:
     head_dim = default_head_dim(f.count("hidden_size", minimum=1), n_heads)
     given = f.optional("head_dim", None)
     if given not in (None, head_dim):
-        raise f.refuse("head_dim", given, f"hidden_size / num_attention_heads ({head_dim}) in this family, which has no other")
+        raise f.refuse(
+            "head_dim", given, Words("hidden_size / num_attention_heads ({head_dim}) in this family, which has no other", head_dim=head_dim)
+        )
     n_kv_heads = None if how == "mha" else f.optional("num_key_value_heads")
     return {"n_heads": n_heads, "n_kv_heads": n_heads if n_kv_heads is None else n_kv_heads, "head_dim": head_dim, "v_head_dim": head_dim}
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from ...errors import Words
 from ..fields import Fields
 from ..model import ModelShape
 from ..parts import Attention, Dense, Ffn, LayerSpec, Mixer, Moe, Recurrent, Stem
@@ -162,7 +163,7 @@ def _widths(f: Fields, n_layers: int) -> list[int]:
     value = f.raw("intermediate_size")
     widths = value if isinstance(value, list) else [value] * n_layers
     if len(widths) != n_layers or not all(isinstance(w, int) and not isinstance(w, bool) and w > 0 for w in widths):
-        raise f.refuse("intermediate_size", value, f"a whole number from 1 up, or a list of {n_layers} of them")
+        raise f.refuse("intermediate_size", value, Words("a whole number from 1 up, or a list of {n_layers} of them", n_layers=n_layers))
     return widths
 
 
@@ -193,7 +194,7 @@ def _rg_lru(f: Fields, d_model: int) -> Recurrent:
     width = d_model if width is None else width
     blocks, kernel = f.count("num_attention_heads", minimum=1), f.count("conv1d_width", minimum=1)
     if width % blocks:
-        raise f.refuse("lru_width", width, f"a multiple of num_attention_heads={blocks}")
+        raise f.refuse("lru_width", width, Words("a multiple of num_attention_heads={blocks}", blocks=blocks))
     # The two gates are block-diagonal: one square matrix per head.
     gates = tuple((name, width, width // blocks) for name in ("input_gate", "recurrence_gate"))
     return Recurrent(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ...errors import Words
 from ..fields import Fields
 from ..model import Groups, ModelShape
 from ..parts import Dense, Ffn, GatedDelta, LayerSpec, Mamba2, Mixer, Mla, Moe, Recurrent
@@ -132,7 +133,8 @@ def _kimi_delta(f: Fields, n_layers: int) -> tuple[GatedDelta, list[str]]:
     full, kda = own.items("full_attn_layers", None), own.items("kda_layers", None)
     if full is not None and kda is not None:
         if sorted([*full, *kda], key=str) != sorted(range(1, n_layers + 1), key=str):
-            raise f.refuse("linear_attn_config", {"full_attn_layers": full, "kda_layers": kda}, f"each layer from 1 to {n_layers} once")
+            rule = Words("each layer from 1 to {n_layers} once", n_layers=n_layers)
+            raise f.refuse("linear_attn_config", {"full_attn_layers": full, "kda_layers": kda}, rule)
         kinds = ["full_attention" if i + 1 in full else "linear_attention" for i in range(n_layers)]
     kinds = kinds_of(f, n_layers, kinds, _KINDS)
     delta = GatedDelta(
@@ -249,7 +251,7 @@ def read_jamba(f: Fields) -> ModelShape:
 def _periodic(f: Fields, name: str, n_layers: int) -> list[bool]:
     period, offset = f.count(f"{name}_period", minimum=1), f.count(f"{name}_offset")
     if offset >= period:
-        raise f.refuse(f"{name}_offset", offset, f"smaller than {name}_period={period}")
+        raise f.refuse(f"{name}_offset", offset, Words("smaller than {name}_period={period}", name=name, period=period))
     return [i % period == offset for i in range(n_layers)]
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from ...errors import Words
 from ..fields import Fields
 from ..model import Groups, ModelShape, default_head_dim
 from ..parts import Dense, Indexer, LayerSpec, Mla, Moe, Stem
@@ -102,7 +103,7 @@ def _stated(f: Fields, name: str, minimum: int = 0) -> int:
     """A count that the file or the class must give: an explicit null is no default."""
     value = f.optional(name)
     if value is None or value < minimum:
-        raise f.refuse(name, value, f"a whole number from {minimum}")
+        raise f.refuse(name, value, Words("a whole number from {minimum}", minimum=minimum))
     return value
 
 
@@ -110,7 +111,7 @@ def _attention(f: Fields, recipe: Recipe, d_model: int) -> Mla:
     n_heads = f.count("num_attention_heads", minimum=1)
     rope = _stated(f, "qk_rope_head_dim")
     if recipe.rope_is_head_dim and f.values.get("head_dim", rope) != rope:
-        raise f.refuse("head_dim", f.values["head_dim"], f"equal to qk_rope_head_dim={rope}, which it is another name of")
+        raise f.refuse("head_dim", f.values["head_dim"], Words("equal to qk_rope_head_dim={rope}, which it is another name of", rope=rope))
     f.ignore("head_dim")
     width = default_head_dim(d_model, n_heads) if recipe.v_from_width and f.raw("v_head_dim") is None else _stated(f, "v_head_dim", 1)
     direct = recipe.direct_query and f.raw("q_lora_rank") is None
@@ -152,7 +153,7 @@ def _scheduled_indexers(f: Fields, n_layers: int) -> list[str]:
     if pattern is not None:
         letters = {"F": "full", "S": "shared", "full": "full", "shared": "shared"}
         if not isinstance(pattern, (str, list)) or len(pattern) != n_layers or any(p not in letters for p in pattern):
-            raise f.refuse("index_topk_pattern", pattern, f"F or S for each of the {n_layers} layers")
+            raise f.refuse("index_topk_pattern", pattern, Words("F or S for each of the {n_layers} layers", n_layers=n_layers))
         return [letters[p] for p in pattern]
     period, first = max(f.count("index_topk_freq", 1), 1), f.count("index_skip_topk_offset", 2)
     return ["shared" if max(i - first + 1, 0) % period else "full" for i in range(n_layers)]
@@ -182,7 +183,8 @@ def _first_sparse(f: Fields, recipe: Recipe) -> int:
         return _stated(f, "first_k_dense_replace")
     stated = f.count("first_k_dense_replace", recipe.first)
     if stated != recipe.first:
-        raise f.refuse("first_k_dense_replace", stated, f"{recipe.first}: transformers does not read it here; name mlp_layer_types instead")
+        rule = Words("{first}: transformers does not read it here; name mlp_layer_types instead", first=recipe.first)
+        raise f.refuse("first_k_dense_replace", stated, rule)
     return recipe.first
 
 
@@ -257,7 +259,10 @@ def read_longcat_flash(f: Fields) -> ModelShape:
     dense = Dense(d_ff=_stated(f, "ffn_hidden_size", 1))
     layer = LayerSpec(mixers=(attention, attention), ffns=(moe, dense, dense), norms=4)
     notes = () if not moe.n_identity else (
-        f"a token may choose some of the {moe.n_identity} experts that do nothing: active parameters and FLOPs are the most it can need",
+        Words(
+            "a token may choose some of the {count} experts that do nothing: active parameters and FLOPs are the most it can need",
+            count=moe.n_identity,
+        ),
     )
     return ModelShape(
         d_model=d_model, layers=((n_layers, layer),), notes=notes,
@@ -273,7 +278,7 @@ def _longcat_layers(f: Fields) -> int:
         return attentions // 2
     n_layers = f.count("num_layers", minimum=1)
     if attentions not in (None, 2 * n_layers):
-        raise f.refuse("num_hidden_layers", attentions, f"twice num_layers={n_layers}, one per attention")
+        raise f.refuse("num_hidden_layers", attentions, Words("twice num_layers={n_layers}, one per attention", n_layers=n_layers))
     return n_layers
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
+from ...errors import Words
 from ..fields import Fields
 from ..model import Groups, ModelShape
 from ..parts import Attention, Dense, Extra, Ffn, LayerSpec, Mixer, Moe, Stem
@@ -40,7 +41,7 @@ def aliased(f: Fields, *names: str, minimum: int = 0) -> int:
     f.ignore(*names)
     for name in given[1:]:
         if f.values[name] != f.values[given[0]]:
-            raise f.refuse(name, f.values[name], f"equal to {given[0]}, which means the same")
+            raise f.refuse(name, f.values[name], Words("equal to {other}, which means the same", other=given[0]))
     declared = next((f.defaults[name] for name in names if f.defaults.get(name) is not None), None)
     return f.count(given[0] if given else names[0], declared, minimum)
 
@@ -53,7 +54,8 @@ def demand(f: Fields, name: str, wanted: Any, why: str = "") -> None:
     """
     value = f.raw(name, None)
     if value is not None and (type(value) is not type(wanted) or value != wanted):
-        raise f.refuse(name, value, f"{wanted} in this family" + (f" ({why})" if why else ""))
+        rule = Words("{wanted} in this family", wanted=wanted)
+        raise f.refuse(name, value, Words("{rule} ({why})", rule=rule, why=why) if why else rule)
 
 
 _MTP_FIELDS = ("num_nextn_predict_layers", "num_mtp_layers", "num_mtp_modules", "use_mtp")
@@ -190,7 +192,7 @@ def listed_kinds(f: Fields, n_layers: int, otherwise: KindRule, known: Sequence[
         return otherwise(f, n_layers)
     for kind in kinds:
         if kind not in known:
-            raise f.refuse("layer_types", kind, " or ".join(known) + " for every layer")
+            raise f.refuse("layer_types", kind, Words("one of {known} for every layer", known=", ".join(known)))
     return kinds
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from ...errors import Words
 from ..fields import Fields
 from ..model import ModelShape
 from ..parts import Attention, LayerSpec, Mixer, Moe, Recurrent, Stem
@@ -31,7 +32,8 @@ def read_olmoe(f: Fields) -> ModelShape:
     f.ignore("clip_qkv")
     head_dim, d_model, n_heads = f.optional("head_dim"), f.count("hidden_size", minimum=1), f.count("num_attention_heads", minimum=1)
     if head_dim is not None and head_dim * n_heads != d_model:
-        raise f.refuse("head_dim", head_dim, f"hidden_size / num_attention_heads = {d_model} / {n_heads} in this family")
+        rule = Words("hidden_size / num_attention_heads = {d_model} / {n_heads} in this family", d_model=d_model, n_heads=n_heads)
+        raise f.refuse("head_dim", head_dim, rule)
     return read_recipe(f, RECIPES["flex_olmo"])
 
 
@@ -81,7 +83,7 @@ def _rotary_layers(f: Fields, n_layers: int) -> list[bool]:
         period = f.count("no_rope_layer_interval", minimum=1)
         return [(i + 1) % period != 0 for i in range(n_layers)]
     if len(listed) != n_layers:
-        raise f.refuse("no_rope_layers", listed, f"a list of {n_layers} items")
+        raise f.refuse("no_rope_layers", listed, Words("a list of {n_layers} items", n_layers=n_layers))
     return [bool(item) for item in listed]
 
 
@@ -139,13 +141,14 @@ def _without_mtp(f: Fields, name: str, n_layers: int) -> list[Any] | None:
     values = f.items(name, None)
     padded = n_layers + (f.optional("num_nextn_predict_layers", 0) or 0)
     if values is not None and len(values) not in (n_layers, padded):
-        raise f.refuse(name, values, f"a list of {n_layers} items, or of {padded} with those of multi-token prediction")
+        rule = Words("a list of {n_layers} items, or of {padded} with those of multi-token prediction", n_layers=n_layers, padded=padded)
+        raise f.refuse(name, values, rule)
     return None if values is None else values[:n_layers]
 
 
 def _one_of(f: Fields, name: str, value: Any, known: tuple[str, ...]) -> str:
     if value not in known:
-        raise f.refuse(name, value, " or ".join(known) + " for every layer")
+        raise f.refuse(name, value, Words("one of {known} for every layer", known=", ".join(known)))
     return str(value)
 
 
@@ -156,7 +159,7 @@ def _gate(f: Fields, element: str) -> str:
         return "head"
     if value == element:
         return "channel"
-    raise f.refuse("gating", value, f"true, per-head or {element}")
+    raise f.refuse("gating", value, Words("true, per-head or {element}", element=element))
 
 
 _STEP = Recipe(
@@ -212,7 +215,7 @@ def read_laguna(f: Fields) -> ModelShape:
     attention = replace(attention_of(f, _LAGUNA), gate=_gate(f, "per-element"))  # type: ignore[arg-type]
     heads = whole_numbers(f, "num_attention_heads_per_layer") or [int(attention.n_heads)] * n_layers
     if len(heads) != n_layers:
-        raise f.refuse("num_attention_heads_per_layer", heads, f"a list of {n_layers} items")
+        raise f.refuse("num_attention_heads_per_layer", heads, Words("a list of {n_layers} items", n_layers=n_layers))
     windows = _LAGUNA.windows(f, n_layers)
     return assemble(f, _LAGUNA, [windowed(replace(attention, n_heads=n), window) for n, window in zip(heads, windows, strict=True)])
 
@@ -279,7 +282,7 @@ def read_hunyuan(f: Fields) -> ModelShape:
         demand(f, name, [built] * n_layers if isinstance(value, list) else built, _IGNORED_BY_CODE)
     used = whole_numbers(f, "moe_topk") if isinstance(f.raw("moe_topk"), list) else None
     if used is not None and len(used) != n_layers:
-        raise f.refuse("moe_topk", used, f"one number, or a list of {n_layers}")
+        raise f.refuse("moe_topk", used, Words("one number, or a list of {n_layers}", n_layers=n_layers))
     return assemble(f, _HUNYUAN, [attention] * n_layers, used)
 
 

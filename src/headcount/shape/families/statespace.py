@@ -11,6 +11,7 @@ import math
 from dataclasses import replace
 from typing import Any
 
+from ...errors import Words
 from ..fields import Fields
 from ..model import ModelShape
 from ..parts import Attention, Dense, LayerSpec, Mamba1, Mamba2, Stem
@@ -24,18 +25,18 @@ def agree(f: Fields, name: str, expected: Any) -> None:
     """Reads a field that says again, or may only say, what is counted anyway; refuses any other value. Absent and null pass."""
     value = f.raw(name, None)
     if value is not None and (value != expected or isinstance(value, bool) != isinstance(expected, bool)):
-        raise f.refuse(name, value, f"{str(expected).lower()} here: nothing else is built from such a file")
+        raise f.refuse(name, value, Words("{value} here: nothing else is built from such a file", value=str(expected).lower()))
 
 
 def kinds_of(f: Fields, n_layers: int, otherwise: list[str] | None, allowed: tuple[str, ...], name: str = "layer_types") -> list[str]:
     """One kind per layer from the field `name`, or `otherwise`; older spellings renamed. Raises ConfigError for any other kind."""
     given = f.items(name, None, length=n_layers)
     if given is None and otherwise is None:
-        raise f.refuse(name, None, f"a list of {n_layers} layer kinds")
+        raise f.refuse(name, None, Words("a list of {n_layers} layer kinds", n_layers=n_layers))
     kinds = [LEGACY_KINDS.get(str(kind), str(kind)) for kind in (otherwise if given is None else given) or ()]
     for kind in kinds:
         if kind not in allowed:
-            raise f.refuse(name, kind, " or ".join(allowed) + " for every layer")
+            raise f.refuse(name, kind, Words("one of {known} for every layer", known=", ".join(allowed)))
     return kinds
 
 
@@ -66,7 +67,9 @@ def mamba2_of(f: Fields, d_inner: int, *, bias: str, norm: bool = True, groups: 
     n_heads = f.count(heads, minimum=1)
     width = automatic(f, head_dim, d_inner // n_heads)
     if n_heads * width != d_inner:
-        raise f.refuse(heads, n_heads, f"such that {heads} x {head_dim} is {d_inner}")
+        raise f.refuse(
+            heads, n_heads, Words("such that {heads} x {head_dim} is {d_inner}", heads=heads, head_dim=head_dim, d_inner=d_inner)
+        )
     return Mamba2(
         n_heads=n_heads, head_dim=width, n_groups=f.count(groups, minimum=1), d_state=f.count("mamba_d_state", minimum=1),
         conv_kernel=f.count("mamba_d_conv", minimum=1), conv_bias=f.flag(conv_bias) if conv_bias else True, bias=bias, norm=norm,
@@ -116,7 +119,7 @@ def _mamba2(f: Fields, d_inner: int) -> Mamba2:
     f.ignore("time_step_rank")
     n_heads, head_dim = f.count("num_heads", minimum=1), f.count("head_dim", minimum=1)
     if n_heads * head_dim != d_inner:
-        raise f.refuse("num_heads", n_heads, f"such that num_heads x head_dim is expand x hidden_size = {d_inner}")
+        raise f.refuse("num_heads", n_heads, Words("such that num_heads x head_dim is expand x hidden_size = {d_inner}", d_inner=d_inner))
     return Mamba2(
         n_heads=n_heads, head_dim=head_dim, n_groups=f.count("n_groups", minimum=1), d_state=f.count("state_size", minimum=1),
         conv_kernel=f.count("conv_kernel", minimum=1), conv_bias=f.flag("use_conv_bias"), bias=letters(("io", f.flag("use_bias"))),
@@ -142,7 +145,7 @@ def read_zamba(f: Fields) -> ModelShape:
     mixer = mamba1_of(f, inner_norms=False)
     mamba_heads = f.count("n_mamba_heads", minimum=1)
     if int(mixer.d_inner) % mamba_heads:
-        raise f.refuse("n_mamba_heads", mamba_heads, f"a divisor of mamba_expand x hidden_size = {mixer.d_inner}")
+        raise f.refuse("n_mamba_heads", mamba_heads, Words("a divisor of mamba_expand x hidden_size = {d_inner}", d_inner=mixer.d_inner))
     block = _zamba_block(f, d_model, Dense(d_ff=f.count("intermediate_size", minimum=1)))
     return _zamba_shape(f, d_model, kinds, mixer, block, n_stored=1)
 
@@ -195,7 +198,9 @@ def _with_adapters(f: Fields, block: LayerSpec, d_model: int) -> tuple[LayerSpec
     if f.flag("use_shared_attention_adapter"):
         width = int(attention.d_in or 0)
         if not int(attention.n_heads) * int(attention.head_dim) == int(attention.n_kv_heads) * int(attention.head_dim) == width:
-            raise f.refuse("use_shared_attention_adapter", True, f"false unless queries, keys and values are all {width} wide")
+            raise f.refuse(
+                "use_shared_attention_adapter", True, Words("false unless queries, keys and values are all {width} wide", width=width)
+            )
         found += [(f"adapter.{name}_{end}", *size) for name in "qkv" for end, size in (("down", (width, rank)), ("up", (rank, width)))]
         # Without parameters of its own, this entry only says that the heads cannot change alone.
         block = replace(block, mixers=(replace(attention, extra=(("adapters", 0),)),))
