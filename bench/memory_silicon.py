@@ -3,7 +3,7 @@
 A run that happened must fit. Each row is priced at its own parallelism: weights of the checkpoint whose config the package carries, the
 cache of all sequences at full length (input and output), one prefill chunk of 8,192 tokens, 0.9 of the card that systems/*.yaml gives.
 Rows that do not fit are listed with the reason. Engines queue what does not fit, so a batch in the table need not have been resident at
-once: a row is only a contradiction when not even one sequence per rank fits.
+once: a row is only a contradiction when not even one sequence per rank fits. Rows without a batch size are priced with one sequence.
 
     python bench/memory_silicon.py [--json FILE]
 """
@@ -182,8 +182,8 @@ def main() -> None:
     print(dict(Counter(v.outcome for v in found)))
     if asked.json:
         with open(asked.json, "w", encoding="utf-8") as file:
-            json.dump([{**vars(v.pool), "outcome": v.outcome, "total_bytes": v.total_bytes, "usable_bytes": v.usable_bytes} for v in misses],
-                      file, indent=1)
+            rows = [{**vars(v.pool), "outcome": v.outcome, "total_bytes": v.total_bytes, "usable_bytes": v.usable_bytes} for v in misses]
+            json.dump(rows, file, indent=1)
 
 
 if __name__ == "__main__":

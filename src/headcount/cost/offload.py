@@ -1,9 +1,11 @@
 """llama.cpp's partial offload: which bytes lie on the card and which in the machine's own memory.
 
 llama.cpp counts the output head as the last layer: of `n_gpu_layers` the first takes the head, the others the last layers with their
-cache. The token embedding stays in memory always. Experts of the first `experts_in_ram` layers stay in memory even where their layer is on the card. Where layers differ,
-those on the card are taken in proportion. Source: excerpts of llama.cpp `src/llama-model.cpp` (load_tensors: on the device from
-n_layer + 1 - n_gpu_layers on; the input layer always on the CPU), read 2026-11-23; earlier versions counted the head last instead.
+cache. The token embedding stays in memory always. Experts of the first `experts_in_ram` layers stay there even where their layer is on
+the card. Where layers differ, those on the card are taken in proportion.
+
+Source: excerpts of llama.cpp `src/llama-model.cpp` (load_tensors: on the device from n_layer + 1 - n_gpu_layers on; the input layer
+always on the CPU), read 2026-11-23; earlier versions counted the head last instead.
 """
 
 from __future__ import annotations
