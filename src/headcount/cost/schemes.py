@@ -41,8 +41,15 @@ class Codec:
     fallback: Codec | None = None
     """What a row gets that is no whole number of blocks."""
 
+    @property
+    def plain(self) -> bool:
+        """Whole bytes per number and nothing beside them."""
+        return self.bits % 8 == 0 and not (self.group_bits or self.per_input or self.per_output or self.per_tensor or self.fallback)
+
     def bytes_of(self, inputs: Any, outputs: Any) -> Any:
         """Bytes of one matrix; ints stay exact, arrays stay arrays."""
+        if self.plain:
+            return self.bits // 8 * inputs * outputs
         groups = -(-inputs // self.group_in) * -(-outputs // self.group_out)
         size = -(-(self.bits * inputs * outputs + self.group_bits * groups) // 8)
         exists = 1 * (inputs * outputs > 0)

@@ -26,7 +26,7 @@ from .weights import scheme_bytes
 
 OPTIMIZERS: dict[str, tuple[tuple[str, int, int], ...]] = {
     "adamw": (("first_moment", 1, 4), ("second_moment", 1, 4)),
-    # bitsandbytes blockwise: 8 bits, and one float32 scale per 256 values.
+    # Block-wise 8 bits (Dettmers et al. 2021, arXiv:2110.02861) with one float32 scale per 256 values; that block size is assumed.
     "adamw-8bit": (("first_moment", 256, 260), ("second_moment", 256, 260)),
     "sgd-momentum": (("momentum", 1, 4),), "sgd": (),
 }

@@ -35,7 +35,7 @@ def scheme_bytes(shape: Any, scheme: Scheme, *, towers: bool = False) -> Terms:
     terms = Terms()
     total = sum((n for n, _ in shape.groups), start=0)
     for n, layer in shape.groups:
-        better = n * more_bits_layers(total) // (total + (total == 0))
+        better = n * more_bits_layers(total) // (total + (total == 0)) if scheme.better else 0
         for weight in layer_weights(layer, shape.d_model):
             other = scheme.better_codec(weight.name) if isinstance(weight, Matrix) else None
             own = layer_weight_bytes(weight, scheme)
