@@ -50,6 +50,7 @@ LATIN = set(
     "width heads kv head dim ffn vocab runtime logical llama lmstudio ollama pull merge split expand dim delta gated mediaType digest "
     "gguf convert endian big little awq gptq bitsandbytes compressed tensors replaced en ru k no "
     # values of fields
+    "tp pp ep plan memory phase train training "
     "null period true false dense sparse full shared recurrent attention vision per window".split()
 )
 """The Latin words of the Russian catalogue. A word with a digit or an underscore is an identifier and needs no entry."""

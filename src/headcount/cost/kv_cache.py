@@ -10,7 +10,8 @@ type recurrent state lies. Sources:
   (`llama-kv-cache.cpp`); convolution kernel - 1 columns and state, both in float32 (`llama-hparams.cpp`).
 - logical: what the mathematics needs, whoever runs it: `window` positions, kernel - 1 columns.
 
-Page rounding and what an engine reserves beyond the context are not counted here.
+With a page size, every layer of every sequence is rounded up to whole pages, as an extra term; what an engine reserves beyond the
+context is not counted here.
 """
 
 from __future__ import annotations
@@ -49,6 +50,12 @@ class Held:
         """Bytes for one sequence."""
         return self.dtype.bytes_of(self.elements * self.entries)
 
+    def wasted(self, page: int) -> Any:
+        """Bytes of one sequence's last page that hold nothing; states are not kept in pages."""
+        if not self.term.startswith("kv."):
+            return 0
+        return self.dtype.bytes_of(self.elements * rounded_up(self.entries, page)) - self.total
+
     @property
     def per_token(self) -> Any:
         """Bytes that one more token adds."""
@@ -78,13 +85,16 @@ class KvCache:
         return self.terms.total
 
 
-def kv_cache_bytes(shape: Any, context: Any, batch: Any = 1, kv_dtype: str = "bf16", runtime: str = "logical") -> KvCache:
+def kv_cache_bytes(
+    shape: Any, context: Any, batch: Any = 1, kv_dtype: str = "bf16", runtime: str = "logical", page: int = 1,
+) -> KvCache:
     """Bytes that the cache holds when every one of `batch` sequences has `context` tokens in it.
 
     Args:
         shape: ModelShape, or ShapeTable (context and batch may then be arrays, one value per row).
         kv_dtype: storage of keys, values and latents; recurrent state has its own type.
         runtime: "logical", "transformers", "vllm" or "llama.cpp"; they differ for windows, convolutions and indexers.
+        page: entries per page of the allocator; what the last page of a layer wastes is the term `kv.page_rounding`.
 
     Raises:
         UnknownNameError: no such runtime or dtype.
@@ -95,7 +105,7 @@ def kv_cache_bytes(shape: Any, context: Any, batch: Any = 1, kv_dtype: str = "bf
         raise UnknownNameError(
             "unknown_runtime", "runtime must be one of {known}, but got {value!r}", known=", ".join(RUNTIMES), value=str(runtime)[:60]
         )
-    context, batch = positive(context, "context"), positive(batch, "batch")
+    context, batch, page = positive(context, "context"), positive(batch, "batch"), positive(page, "page")
     dtype = storage(kv_dtype)
     terms = Terms()
     slope: Any = 0
@@ -104,6 +114,8 @@ def kv_cache_bytes(shape: Any, context: Any, batch: Any = 1, kv_dtype: str = "bf
         for mixer in layer.mixers:
             for held in held_by(mixer, context, dtype, runtime):
                 terms.add(held.term, n * held.total * batch)
+                if page > 1:
+                    terms.add("kv.page_rounding", n * held.wasted(page) * batch)
                 slope = slope + n * held.per_token
                 constant = constant + n * held.constant
     return KvCache(terms=terms.require_exact("cache bytes"), bytes_per_token=slope, constant_bytes=constant, runtime=runtime)
