@@ -2,8 +2,7 @@
 
 What a real kernel reads twice is not counted, nor are activations between operations; so this is the lower bound that a roofline wants.
 A mixture of experts reads the experts that its tokens pick: on average n_experts x (1 - (1 - n_active/n_experts)^tokens) distinct ones if
-the router picks evenly, which is assumed. Quantised formats hold for the layers' matrices; embeddings, output head, router, norms and
-other vectors stay in bf16, as published quantised checkpoints keep them.
+the router picks evenly, which is assumed. Which tensors a quantised checkpoint leaves in 16 bits is decided in `schemes`.
 """
 
 from __future__ import annotations
@@ -12,41 +11,29 @@ from typing import Any
 
 import numpy as np
 
-from ..shape.dtypes import Storage, storage
+from ..shape.dtypes import storage
 from ..shape.parts import Stem
 from .kv_cache import held_by
-from .layout import Matrix, Weight, head_matrix, layer_weights, stem_weights
+from .layout import Matrix, Weight, stem_weights
 from .numbers import positive
+from .schemes import Scheme, scheme_of
 from .terms import Terms
+from .weights import stem_weight_bytes, sized_layer_weights
 
-UNQUANTISED = ("f64", "f32", "f16", "bf16")
+ROW_TABLES = ("embedding.tokens", "embedding.positions", "embedding.per_layer")
 
-
-def side_dtype(weight_dtype: str) -> Storage:
-    """The type of what a quantised checkpoint leaves alone."""
-    own = storage(weight_dtype)
-    return own if own.name in UNQUANTISED else storage("bf16")
-
-
-def read_copies(matrix: Matrix, tokens: Any) -> Any:
-    """How many copies of a matrix `tokens` tokens touch: all of a dense one, the picked experts of a mixture."""
-    if _plain_equal(matrix.copies, matrix.active):
-        return matrix.copies
+def read_share(weight: Weight, tokens: Any) -> Any:
+    """The share of a weight that `tokens` tokens touch: all of a dense one, the picked experts of a mixture."""
+    if not isinstance(weight, Matrix) or _plain_equal(weight.copies, weight.active):
+        return 1
+    matrix = weight
     share = np.asarray(matrix.active, dtype=np.float64) / np.maximum(matrix.copies, 1)
     # np.power on purpose: Python's own pow rounds differently in the last bit, and tables must equal single models.
-    return matrix.copies * (1.0 - np.power(1.0 - share, tokens))
+    return 1.0 - np.power(1.0 - share, tokens)
 
 
 def _plain_equal(a: Any, b: Any) -> bool:
     return isinstance(a, int) and isinstance(b, int) and a == b or a is b
-
-
-def weight_bytes_read(weight: Weight, tokens: Any, own: Storage, side: Storage) -> Any:
-    """Bytes of one layer weight that a step of `tokens` tokens reads."""
-    if not isinstance(weight, Matrix):
-        return side.bytes_of(weight.parameters)
-    dtype = side if weight.name.endswith("router") else own
-    return dtype.bytes_of(weight.inputs * weight.outputs + weight.bias) * read_copies(weight, tokens)
 
 
 def bytes_moved(
@@ -60,29 +47,31 @@ def bytes_moved(
         weight_dtype: storage of the layers' matrices; the shape's own by default.
     """
     context, batch = positive(context, "context"), positive(batch, "batch")
-    dtype = weight_dtype or (shape.weight_dtype if isinstance(shape.weight_dtype, str) else "bf16")
-    own, side = storage(dtype), side_dtype(dtype)
+    scheme = scheme_of(shape, weight_dtype)
     new = 1 if phase == "decode" else context
     terms = Terms()
+    for weight, size in sized_layer_weights(shape, scheme):
+        terms.add(f"weights.{weight.name}", size * read_share(weight, batch * new))
     for n, layer in shape.groups:
-        for weight in layer_weights(layer, shape.d_model):
-            terms.add(f"weights.{weight.name}", n * weight_bytes_read(weight, batch * new, own, side))
         for mixer in layer.mixers:
             for held in held_by(mixer, context, storage(kv_dtype), runtime):
                 # The new tokens' entries are written once; what earlier tokens left is read (decode) or still on chip (prefill).
                 times = 1 if held.term.startswith("kv.") else 2
                 terms.add(held.term, n * batch * times * held.total)
     for n, stem in shape.stems:
-        _stem_traffic(terms, n, stem, shape.d_model, batch * new, side)
+        _stem_traffic(terms, n, stem, shape.d_model, batch * new, scheme)
     return terms
 
 
-def _stem_traffic(terms: Terms, n: Any, stem: Stem, d_model: Any, tokens: Any, side: Storage) -> None:
+def _stem_traffic(terms: Terms, n: Any, stem: Stem, d_model: Any, tokens: Any, scheme: Scheme) -> None:
+    """Embeddings are read by row, everything else whole; a tied head is the token embedding read whole."""
     width = d_model if stem.d_embedding is None else stem.d_embedding
-    terms.add("weights.embedding.rows", n * side.bytes_of(tokens * (width + stem.per_layer_width)))
-    head = head_matrix(stem, d_model)
-    if head is not None:
-        terms.add("weights.head", n * side.bytes_of(head.parameters))
+    rows = scheme.embedding or scheme.side
+    terms.add("weights.embedding.rows", n * (rows.bytes_of(width, 1) + rows.bytes_of(stem.per_layer_width, 1)) * tokens)
     for weight in stem_weights(stem, d_model):
-        if weight.name not in ("embedding.tokens", "embedding.positions", "embedding.per_layer", "head"):
-            terms.add(f"weights.{weight.name}", n * side.bytes_of(weight.parameters))
+        stored = stem_weight_bytes(weight, stem, d_model, scheme)
+        if weight.name == "embedding.tokens":
+            if stem.tied and stem.has_head:
+                terms.add("weights.head", n * stored)
+        elif weight.name not in ROW_TABLES:
+            terms.add(f"weights.{weight.name}", n * stored)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
+from ..shape.parts import Stem
 from .layout import Matrix, Weight, layer_weights, stem_weights
 from .schemes import Scheme, more_bits_layers, scheme_of
 from .terms import Terms
@@ -33,6 +35,18 @@ def weight_bytes(shape: Any, weight_dtype: str | None = None, *, towers: bool = 
 def scheme_bytes(shape: Any, scheme: Scheme, *, towers: bool = False) -> Terms:
     """Bytes by one scheme. Layers with more bits are taken to be spread evenly where layers differ."""
     terms = Terms()
+    for weight, size in sized_layer_weights(shape, scheme):
+        terms.add(weight.name, 0 if isinstance(weight, Matrix) and weight.borrowed else size)
+    for n, stem in shape.stems:
+        for weight in stem_weights(stem, shape.d_model):
+            terms.add(weight.name, n * stem_weight_bytes(weight, stem, shape.d_model, scheme))
+    for tower in shape.towers if towers else ():
+        terms.add(f"tower.{tower.name}", 0 if tower.parameters is None else scheme.side.bytes_of(tower.parameters, 1))
+    return terms
+
+
+def sized_layer_weights(shape: Any, scheme: Scheme) -> Iterator[tuple[Weight, Any]]:
+    """Every weight of every group of layers with the bytes of all its layers and copies; a borrowed one as if it were stored again."""
     total = sum((n for n, _ in shape.groups), start=0)
     for n, layer in shape.groups:
         better = n * more_bits_layers(total) // (total + (total == 0)) if scheme.better else 0
@@ -40,14 +54,7 @@ def scheme_bytes(shape: Any, scheme: Scheme, *, towers: bool = False) -> Terms:
             other = scheme.better_codec(weight.name) if isinstance(weight, Matrix) else None
             own = layer_weight_bytes(weight, scheme)
             extra = 0 if other is None else better * (_matrix_bytes(weight, scheme, other) - own)
-            terms.add(weight.name, n * own + extra)
-    for n, stem in shape.stems:
-        width = shape.d_model if stem.d_embedding is None else stem.d_embedding
-        for weight in stem_weights(stem, shape.d_model):
-            terms.add(weight.name, n * _stem_weight_bytes(weight, width, stem.tied and stem.has_head, scheme))
-    for tower in shape.towers if towers else ():
-        terms.add(f"tower.{tower.name}", 0 if tower.parameters is None else scheme.side.bytes_of(tower.parameters, 1))
-    return terms
+            yield weight, n * own + extra
 
 
 def layer_weight_bytes(weight: Weight, scheme: Scheme) -> Any:
@@ -58,12 +65,13 @@ def layer_weight_bytes(weight: Weight, scheme: Scheme) -> Any:
 
 
 def _matrix_bytes(weight: Any, scheme: Scheme, codec: Any) -> Any:
-    if weight.borrowed:
-        return 0
     return weight.copies * (codec.bytes_of(weight.inputs, weight.outputs) + scheme.side.bytes_of(weight.bias, 1))
 
 
-def _stem_weight_bytes(weight: Weight, width: Any, tied: bool, scheme: Scheme) -> Any:
+def stem_weight_bytes(weight: Weight, stem: Stem, d_model: Any, scheme: Scheme) -> Any:
+    """Bytes of one weight of the stem."""
+    width = d_model if stem.d_embedding is None else stem.d_embedding
+    tied = stem.tied and stem.has_head
     embedding = scheme.embedding or scheme.side
     if weight.name in EMBEDDINGS:
         codec = scheme.tied or embedding if tied and weight.name == "embedding.tokens" else embedding

@@ -116,7 +116,8 @@ def _memory_table(report: Explanation, lang: str) -> RenderableType:
         ]
         for row in report.rows
     ]
-    return table(say(lang, "explain.memory_title"), fixed + _headers(lang, report, "cache_at", "sum_at"), rows)
+    title = say(lang, "explain.memory_title", basis=say(lang, "basis." + report.rows[0].weights.basis))
+    return table(title, fixed + _headers(lang, report, "cache_at", "sum_at"), rows)
 
 
 def _decode_table(report: Explanation, lang: str) -> RenderableType:

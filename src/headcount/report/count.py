@@ -10,7 +10,7 @@ from ..cost.flops import flops
 from ..cost.kv_cache import RUNTIMES, kv_cache_bytes
 from ..cost.memory import weight_bytes
 from ..cost.parameters import parameters
-from ..cost.traffic import UNQUANTISED
+from ..cost.schemes import PLAIN
 from ..errors import ShapeError
 from ..shape import ModelShape
 from ..shape.dtypes import MIXED
@@ -82,7 +82,7 @@ def count_model(
     counted = parameters(shape)
     known = not counted.unknown_towers
     caches, unknown = _caches(shape, contexts, batch, kv_dtype)
-    counted_bytes = shape.stored_bytes is not None or shape.weight_dtype in UNQUANTISED
+    counted_bytes = shape.stored_bytes is not None or shape.weight_dtype in PLAIN
     return Count(
         model=shape.label, source=source, model_type=shape.model_type, notes=shape.notes, batch=batch, weight_dtype=shape.weight_dtype,
         kv_dtype=kv_dtype, total=_exact(counted.total) if known else None, unknown_towers=counted.unknown_towers,

@@ -17,7 +17,7 @@ from ..cost.memory import weight_bytes
 from ..cost.numbers import positive
 from ..cost.parameters import parameters
 from ..cost.roofline import StepTime, roofline_step
-from ..cost.traffic import UNQUANTISED
+from ..cost.schemes import PLAIN
 from ..hardware import Device
 from ..shape import ModelShape
 from ..shape.legality import divisors, require_count
@@ -179,7 +179,7 @@ def _row(shape: ModelShape, n_heads: int, setting: _Setting) -> HeadRow:
 
 def _weights_basis(setting: _Setting) -> str:
     # Which tensors a quantised checkpoint leaves in 16 bits is a convention, not a fact about this one.
-    return "exact" if setting.weight_dtype in UNQUANTISED else "assumed"
+    return "exact" if setting.weight_dtype in PLAIN else "assumed"
 
 
 def _cell(shape: ModelShape, context: int, setting: _Setting) -> Cell:

@@ -259,7 +259,7 @@ class ModelShape:
                 "no_heads", "the heads of {model} cannot be changed: no layer has grouped softmax attention", model=self.label
             )
         layers = tuple((n, _with_attention(layer, changes, self.label)) for n, layer in self.layers)
-        return self.replaced(layers=layers, config=None, stored_bytes=None)
+        return self.replaced(layers=layers, stored_bytes=None)
 
     def replaced(self, **changes: Any) -> ModelShape:
         """A copy with other top-level fields, validated again."""
