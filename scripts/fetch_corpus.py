@@ -19,8 +19,6 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
-import urllib.error
-import urllib.request
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,11 +26,6 @@ from pathlib import Path
 PACKAGE, VERSION = "r-cran-janeaustenr", "1.0.0-1"
 FILE = f"{PACKAGE}_{VERSION}_all.deb"
 SHA256 = "df6bddf211906d1ff404f8ff662c21b34e6660e7f54a311084e749050c019c95"
-URLS = (
-    f"http://deb.debian.org/debian/pool/main/r/{PACKAGE}/{FILE}",
-    # Debian's archive of every version ever released, for the day when the mirrors carry a newer one.
-    f"http://snapshot.debian.org/archive/debian/20230601T000000Z/pool/main/r/{PACKAGE}/{FILE}",
-)
 RDB = "./usr/lib/R/site-library/janeaustenr/data/Rdata.rdb"
 TITLES = ("SENSE AND SENSIBILITY", "PRIDE AND PREJUDICE", "MANSFIELD PARK", "EMMA", "NORTHANGER ABBEY", "PERSUASION")
 _CHARSXP, _STRSXP, _NA_LENGTH = 9, 16, -1
@@ -40,25 +33,23 @@ _VERSION_3_HEADER = 3
 
 
 def download() -> bytes:
-    """The package file, from a Debian mirror or through apt's own sources.
+    """The package file, through apt and the package sources that this machine is set up with.
 
     Raises:
-        OSError: no source gave the file; each one's complaint is in the message.
+        OSError: there is no apt, or its sources do not give the package; apt's complaint is in the message.
     """
-    complaints = []
-    for url in URLS:
-        try:
-            with urllib.request.urlopen(url, timeout=60) as answer:
-                return bytes(answer.read())
-        except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
-            complaints.append(f"{url}: {error}")
-    if shutil.which("apt-get"):
-        with tempfile.TemporaryDirectory() as folder:
-            done = subprocess.run(["apt-get", "download", f"{PACKAGE}={VERSION}"], cwd=folder, capture_output=True, text=True, check=False)
-            if done.returncode == 0:
-                return next(Path(folder).glob("*.deb")).read_bytes()
-            complaints.append(f"apt-get download: {done.stderr.strip()}")
-    raise OSError("the corpus cannot be fetched:\n" + "\n".join(complaints))
+    if not shutil.which("apt-get"):
+        raise OSError(f"the corpus comes from the Debian package {PACKAGE} {VERSION}: apt-get is needed, or --deb with the package file")
+    with tempfile.TemporaryDirectory() as folder:
+        wanted = ["apt-get", "download", f"{PACKAGE}={VERSION}"]
+        done = subprocess.run(wanted, cwd=folder, capture_output=True, text=True, check=False)
+        if done.returncode:
+            # A fresh machine has no package lists yet.
+            subprocess.run(["apt-get", "update"], capture_output=True, check=False)
+            done = subprocess.run(wanted, cwd=folder, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise OSError(f"apt-get cannot download {PACKAGE} {VERSION}: {done.stderr.strip()}")
+        return next(Path(folder).glob("*.deb")).read_bytes()
 
 
 def ar_member(archive: bytes, start: str) -> bytes:

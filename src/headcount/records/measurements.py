@@ -18,6 +18,12 @@ from typing import Any, TypeAlias
 
 from ..errors import InputError, SourceError
 
+try:
+    import fcntl
+except ImportError:  # not a POSIX system: one writer at a time is then the user's affair
+    fcntl = None  # type: ignore[assignment]
+
+
 SCHEMA_NAME = "headcount.measurement"
 SCHEMA_VERSION = 1
 
@@ -108,12 +114,16 @@ def append_measurements(path: str | os.PathLike[str], measurements: Iterable[Mea
     if not data:
         return
     try:
-        if _is_torn(Path(path)):
-            raise SourceError(
-                "torn_record", "the last line of {file} has no end, its writer was interrupted; remove that line and repeat", file=str(path)
-            )
         descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
         try:
+            if fcntl is not None:
+                # Another writer's line may be half visible while it is being written; waiting for it tells that from a torn one.
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if _is_torn(Path(path)):
+                raise SourceError(
+                    "torn_record", "the last line of {file} has no end, its writer was interrupted; remove that line and repeat",
+                    file=str(path),
+                )
             if os.write(descriptor, data) != len(data):
                 raise OSError("disk full")
             os.fsync(descriptor)
