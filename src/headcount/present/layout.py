@@ -3,27 +3,39 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
 
 def table(title: str, headers: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> RenderableType:
-    """A plain table: the first `left` columns to the left, numbers to the right, headers may have two lines; cells never wrap."""
+    """A plain table: the first `left` columns hold words and may wrap; the others hold numbers, right-aligned and never cut."""
     grid = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", pad_edge=False)
     for i, header in enumerate(headers):
-        grid.add_column(header, justify="left" if i < left else "right", no_wrap=True, vertical="bottom")
+        grid.add_column(header, justify="left" if i < left else "right", no_wrap=i >= left, vertical="bottom")
     for row in rows:
         grid.add_row(*(Text(cell) for cell in row))
     return Group(Text(title, style="bold"), grid) if title else grid
 
 
-def lines(*texts: str, style: str = "") -> Text:
-    """Sentences, each on its own line; the console wraps them at its width."""
-    return Text("\n".join(texts), style=style)
+class Prose:
+    """Sentences, each on its own line, wrapped at the width of the console but never at a no-break space, where rich would break."""
+
+    def __init__(self, *texts: str) -> None:
+        self.texts = "\n".join(texts).split("\n")
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        wrapped = (textwrap.wrap(text, options.max_width, break_long_words=False, break_on_hyphens=False) or [""] for text in self.texts)
+        yield Text("\n".join(line for block in wrapped for line in block), no_wrap=True, overflow="ignore")
+
+
+def lines(*texts: str) -> Prose:
+    """Sentences, each on its own line."""
+    return Prose(*texts)
 
 
 def render_text(parts: Iterable[RenderableType], width: int = 100) -> str:
