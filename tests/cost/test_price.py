@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from strategies import shapes
 
 from headcount.cost.kv_cache import RUNTIMES
+from headcount.cost.memory import weight_bytes
 from headcount.cost.price import price
 from headcount.cost.traffic import bytes_moved
-from headcount.errors import ExactnessError, HeadcountError
+from headcount.errors import ExactnessError, HeadcountError, ShapeError
 from headcount.shape import Compressed, ModelShape
 from headcount.shape.table import ShapeTable
 from headcount.units import EXACT_LIMIT
@@ -137,3 +138,15 @@ def test_single_and_table_share_the_exactness_of_tied_and_towers() -> None:
         alone = parameters(model)
         for name in ("total", "text_only", "active", "embedding", "tied_counted_twice", "buffers"):
             assert getattr(counted, name)[i] == getattr(alone, name), (name, model.name)
+
+
+def test_bytes_of_a_table_whose_rows_are_stored_differently_are_refused_not_guessed() -> None:
+    flat = dict(n_layers=3, d_model=77, n_heads=9, n_kv_heads=3, head_dim=10, d_ff=101, vocab_size=211)
+    rows = [ModelShape(**flat, weight_dtype=dtype) for dtype in ("fp8", "bf16")]
+    table = ShapeTable.from_shapes(rows)
+    for cost in (weight_bytes, bytes_moved):
+        with pytest.raises(ShapeError, match=r"different storage formats \(bf16, fp8\)"):
+            cost(table)
+        assert cost(table, weight_dtype="fp8").total[0] == cost(rows[0]).total
+    with pytest.raises(ShapeError, match="mixes storage formats"):
+        bytes_moved(rows[0].replaced(weight_dtype="mixed"))

@@ -128,3 +128,17 @@ def test_quantised_weights_are_called_assumed() -> None:
 def test_bad_input_is_named(arguments: dict, message: str) -> None:
     with pytest.raises(HeadcountError, match=message):
         hc.explain(**arguments)
+
+
+def test_a_format_counts_the_same_in_any_spelling() -> None:
+    small = {"heads": [8], "contexts": [4096]}
+    for spelled, name in (("FP8", "fp8"), ("BFloat16", "bf16"), ("Q4_K", "q4_k")):
+        one, other = (hc.explain(weight_dtype=d, kv_dtype=d, **small).to_dict() for d in (spelled, name))
+        assert one == other
+
+
+def test_no_format_called_mixed_can_be_asked_for() -> None:
+    with pytest.raises(HeadcountError, match="dtype 'mixed' is not known"):
+        hc.count("qwen3-8b", kv_dtype="mixed")
+    with pytest.raises(HeadcountError, match="mixes storage formats"):
+        hc.explain(weight_dtype="mixed")

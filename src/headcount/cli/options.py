@@ -48,6 +48,6 @@ def one_of(model: str | None, fields: dict[str, Any], default: str | None = None
         return fields
     if model is None and default is None:
         raise QuantityError("model_needed", "name a model, or describe one with --layers, --width, --heads, --ffn and --vocab")
-    return model or str(default)
+    return str(default) if model is None else model
 
 

@@ -13,7 +13,7 @@ from ..cost.parameters import parameters
 from ..cost.schemes import PLAIN
 from ..errors import ShapeError
 from ..shape import ModelShape
-from ..shape.dtypes import MIXED
+from ..shape.dtypes import MIXED, storage
 from .quantity import Quantity, plain
 
 SCHEMA = "headcount.count/1"
@@ -85,7 +85,7 @@ def count_model(
     counted_bytes = shape.stored_bytes is not None or shape.weight_dtype in PLAIN
     return Count(
         model=shape.label, source=source, model_type=shape.model_type, notes=shape.notes, batch=batch, weight_dtype=shape.weight_dtype,
-        kv_dtype=kv_dtype, total=_exact(counted.total) if known else None, unknown_towers=counted.unknown_towers,
+        kv_dtype=storage(kv_dtype).name, total=_exact(counted.total) if known else None, unknown_towers=counted.unknown_towers,
         text_only=_exact(counted.text_only), active=_exact(counted.active), embedding=_exact(counted.embedding),
         tied_counted_twice=_exact(counted.tied_counted_twice) if known else None,
         mtp=None if counted.mtp is None else _exact(counted.mtp), buffers=_exact(counted.buffers),

@@ -17,9 +17,10 @@ from ..cost.memory import weight_bytes
 from ..cost.numbers import positive
 from ..cost.parameters import parameters
 from ..cost.roofline import StepTime, roofline_step
-from ..cost.schemes import PLAIN
+from ..cost.schemes import PLAIN, scheme_of
 from ..hardware import Device
 from ..shape import ModelShape
+from ..shape.dtypes import storage
 from ..shape.legality import divisors, require_count
 from .quantity import Quantity, plain
 
@@ -126,7 +127,8 @@ def explain_heads(
     kv = require_count(shape.n_kv_heads if n_kv_heads is None else n_kv_heads, "n_kv_heads", 1)
     dim = shape.head_dim if head_dim is None else head_dim
     setting = _Setting(
-        device, tuple(positive(c, "context") for c in contexts), positive(batch, "batch"), weight_dtype or shape.weight_dtype, kv_dtype
+        device, tuple(positive(c, "context") for c in contexts), positive(batch, "batch"),
+        shape.weight_dtype if weight_dtype is None else scheme_of(shape, weight_dtype).name, storage(kv_dtype).name,
     )
     shapes = {n: with_held(shape, n, kv, dim) for n in heads}
     own = shape.n_heads if shape.n_heads in shapes else tuple(heads)[0]
@@ -135,7 +137,7 @@ def explain_heads(
         model=shape.label, source=source, notes=shape.notes, device=device.name, device_title=device.title,
         device_memory=Quantity(device.memory_bytes, "B", "published"), device_bandwidth=Quantity(device.bandwidth, "B/s", "published"),
         device_peak=Quantity(setting.peak, "FLOP/s", "published"), hold="head-dim", kv_rule=f"kv-heads {kv}",
-        weight_dtype=setting.weight_dtype, kv_dtype=kv_dtype, batch=batch, contexts=setting.contexts, baseline=own,
+        weight_dtype=setting.weight_dtype, kv_dtype=setting.kv_dtype, batch=setting.batch, contexts=setting.contexts, baseline=own,
         rows=tuple(_row(s, n, setting) for n, s in shapes.items()), longest_fit=_longest_fit(base, setting),
         one_more=tuple(o for o in (_one_more_query(base, setting), _one_more_kv(base, setting)) if o),
     )

@@ -70,8 +70,6 @@ def storage(name: str) -> Storage:
     """The storage format of that name, in any case; common aliases understood. Raises UnknownNameError with the nearest names."""
     key = str(name).lower().removeprefix("torch.")
     key = _ALIASES.get(key, key)
-    if key == MIXED:
-        return Storage(MIXED, 1, 0)
     if key not in STORAGES:
         known = [*STORAGES, *_ALIASES]
         raise UnknownNameError(

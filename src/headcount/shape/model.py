@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from ..errors import ShapeError, Words
-from .dtypes import DEFAULT_WEIGHT_DTYPE, storage
+from .dtypes import DEFAULT_WEIGHT_DTYPE, MIXED, storage
 from .legality import check, require_count
 from .parts import Attention, Count, Dense, Ffn, LayerSpec, Mla, Moe, Stem, Tower
 
@@ -134,7 +134,8 @@ class ModelShape:
                 names=", ".join([*layer_fields, *(["n_heads"] if n_heads is not None else [])]),
             )
         values = dict(
-            d_model=d_model, stem=stem, layers=run_lengths(layers), mtp=mtp, towers=towers, weight_dtype=storage(weight_dtype).name,
+            d_model=d_model, stem=stem, layers=run_lengths(layers), mtp=mtp, towers=towers,
+            weight_dtype=MIXED if weight_dtype == MIXED else storage(weight_dtype).name,
             name=name, model_type=model_type, notes=notes, config=config, stored_bytes=stored_bytes,
         )
         for key, value in values.items():
