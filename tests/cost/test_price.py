@@ -150,3 +150,23 @@ def test_bytes_of_a_table_whose_rows_are_stored_differently_are_refused_not_gues
         assert cost(table, weight_dtype="fp8").total[0] == cost(rows[0]).total
     with pytest.raises(ShapeError, match="mixes storage formats"):
         bytes_moved(rows[0].replaced(weight_dtype="mixed"))
+
+
+def test_sparse_attention_reads_what_its_indexer_picks_and_scores_everything() -> None:
+    """DeepSeek-V3.2: 61 layers, latent 512 + 64, indexer keys of 128, 2,048 tokens picked; DeepSeek-V4: one entry of 512 per 4 tokens."""
+    deepseek = ModelShape.from_preset("deepseek-v3.2")
+    for context in (1000, 131072):
+        moved = bytes_moved(deepseek, "decode", context, 3)
+        assert moved["kv.latent"] == 3 * 61 * 2 * (512 + 64) * min(context, 2048)
+        assert moved["kv.indexer"] == 3 * 61 * 2 * 128 * context
+    assert bytes_moved(deepseek, "prefill", 131072)["kv.latent"] == 61 * 2 * (512 + 64) * 131072
+    flash = ModelShape.from_preset("deepseek-v4-flash")
+    mixers = [(n, m) for n, layer in flash.groups for m in layer.mixers if m.ratio]
+    expected = sum(2 * n * (512 * min(m.indexer.top_k, 32768) + 128 * 32768 if m.indexer else 512 * (131072 // m.ratio)) for n, m in mixers)
+    assert bytes_moved(flash, "decode", 131072)["kv.compressed"] == expected
+
+
+def test_a_window_is_read_once_however_much_the_runtime_reserves() -> None:
+    windowed = ModelShape(n_layers=3, d_model=77, n_heads=9, n_kv_heads=3, head_dim=10, d_ff=101, vocab_size=211, window=64)
+    assert bytes_moved(windowed, "decode", 5000, runtime="vllm")["kv.windows"] == 3 * 64 * 3 * 20 * 2
+    assert bytes_moved(windowed, "decode", 5000)["kv.windows"] == 3 * 64 * 3 * 20 * 2

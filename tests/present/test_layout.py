@@ -26,8 +26,8 @@ def test_a_long_label_wraps_and_its_number_stays() -> None:
 
 
 def test_a_sentence_breaks_at_spaces_but_never_inside_a_number() -> None:
-    text = render_text([lines("предел 141\u00a0592", "ещё")], 22)
-    assert text.splitlines() == ["предел", "141\u00a0592", "ещё"]
+    text = render_text([lines("предел в токенах: 141\u00a0592", "ещё")], 22)
+    assert text.splitlines() == ["предел в токенах:", "141\u00a0592", "ещё"]
 
 
 def test_the_russian_report_keeps_its_numbers_whole() -> None:

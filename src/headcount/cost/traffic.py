@@ -1,4 +1,4 @@
-"""Bytes that one step moves between memory and the processor, at the least: each weight once, each cached number once.
+"""Bytes that one step moves between memory and the processor, at the least: each weight once, each cached number that it needs once.
 
 What a real kernel reads twice is not counted, nor are activations between operations; so this is the lower bound that a roofline wants.
 A mixture of experts reads the experts that its tokens pick: on average n_experts x (1 - (1 - n_active/n_experts)^tokens) distinct ones if
@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from ..shape.dtypes import storage
-from ..shape.parts import Stem
-from .kv_cache import held_by
+from ..shape.dtypes import Storage, storage
+from ..shape.parts import Attention, Compressed, Mla, Stem
+from .kv_cache import Held, held_by
 from .layout import Matrix, Weight, stem_weights
-from .numbers import positive
+from .numbers import larger, positive
 from .schemes import Scheme, scheme_of
 from .terms import Terms
 from .weights import stem_weight_bytes, sized_layer_weights
@@ -47,20 +47,34 @@ def bytes_moved(
         weight_dtype: storage of the layers' matrices; the shape's own by default.
     """
     context, batch = positive(context, "context"), positive(batch, "batch")
-    scheme = scheme_of(shape, weight_dtype)
+    scheme, cached = scheme_of(shape, weight_dtype), storage(kv_dtype)
     new = 1 if phase == "decode" else context
     terms = Terms()
     for weight, size in sized_layer_weights(shape, scheme):
         terms.add(f"weights.{weight.name}", size * read_share(weight, batch * new))
     for n, layer in shape.groups:
         for mixer in layer.mixers:
-            for held in held_by(mixer, context, storage(kv_dtype), runtime):
+            for held in held_by(mixer, context, cached, runtime):
                 # The new tokens' entries are written once; what earlier tokens left is read (decode) or still on chip (prefill).
                 times = 1 if held.term.startswith("kv.") else 2
-                terms.add(held.term, n * batch * times * held.total)
+                spared = _not_read(mixer, held, cached) if phase == "decode" else 0
+                terms.add(held.term, n * batch * times * (held.total - spared))
     for n, stem in shape.stems:
         _stem_traffic(terms, n, stem, shape.d_model, batch * new, scheme)
     return terms
+
+
+def _not_read(mixer: Any, held: Held, dtype: Storage) -> Any:
+    """Bytes that are held for one sequence and that a decode step leaves alone: entries outside the window, or not picked by an indexer."""
+    if isinstance(mixer, Attention) and mixer.reach != "full":
+        elements, limit = held.elements, mixer.window
+    elif isinstance(mixer, Mla) and mixer.indexer is not None and held.term == "kv.latent":
+        elements, limit = held.elements, mixer.indexer.top_k
+    elif isinstance(mixer, Compressed) and mixer.indexer is not None and held.term == "kv.compressed":
+        elements, limit = held.elements * mixer.head_dim // (mixer.head_dim + mixer.indexer.head_dim), mixer.indexer.top_k
+    else:
+        return 0
+    return dtype.bytes_of(elements * larger(held.entries - limit, 0))
 
 
 def _stem_traffic(terms: Terms, n: Any, stem: Stem, d_model: Any, tokens: Any, scheme: Scheme) -> None:
