@@ -76,16 +76,18 @@ def explain(
 
     Args:
         model: the body; see `model_shape`.
-        heads, contexts: what varies; 8, 16, 24, 32, 64, 128 heads at 32k, 64k, 128k tokens by default.
+        heads, contexts: what varies; by default 8, 16, 24, 32, 64, 128 heads and the body's own, those that the KV heads
+            divide, at 32k, 64k, 128k tokens.
         kv_heads, head_dim: held values, the body's own by default; KV heads are capped at the query heads.
 
     Raises:
         HeadcountError: the rule that was broken, the values given, the way out.
     """
-    from .report.explain import DEFAULT_CONTEXTS, DEFAULT_HEADS, explain_heads
+    from .report.explain import DEFAULT_CONTEXTS, explain_heads
 
     return Report(explain_heads(
-        model_shape(model, accept_unknown), device(gpu), heads=tuple(heads or DEFAULT_HEADS), contexts=tuple(contexts or DEFAULT_CONTEXTS),
+        model_shape(model, accept_unknown), device(gpu), heads=None if heads is None else tuple(heads),
+        contexts=DEFAULT_CONTEXTS if contexts is None else tuple(contexts),
         batch=batch, n_kv_heads=kv_heads, head_dim=head_dim, weight_dtype=weight_dtype, kv_dtype=kv_dtype, source=_named(model),
     ))
 

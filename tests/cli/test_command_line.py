@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -265,3 +266,28 @@ def test_shell_completion_is_offered(shell: str) -> None:
     ).stdout
     assert "headcount" in script
     assert "complete" in script or "compdef" in script
+
+
+@pytest.mark.parametrize("model", ["qwen3-8b", "deepseek-v3", "gemma-4-26b-a4b", "qwen3.6-27b-nvfp4", "gpt-oss-20b"])
+@pytest.mark.parametrize("lang", ["en", "ru"])
+def test_every_next_command_works_when_pasted(model: str, lang: str, capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = run("count", model, "--lang", lang, capsys=capsys)
+    following = out.rstrip().splitlines()[-1].partition(": ")[2].split("   ")
+    assert following[-1] == f"headcount count {model} --json"
+    for command in following:
+        assert run(*shlex.split(command)[1:], capsys=capsys)[0] == 0
+
+
+def test_next_quotes_a_path_with_a_space(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "my model"
+    folder.mkdir()
+    path = config_file(folder)
+    out = run("count", path, "--lang", "en", capsys=capsys)[1]
+    assert f"headcount explain '{path}'" in " ".join(out.split())
+    assert json.loads(run("count", path, "--json", capsys=capsys)[1])["source"] == path
+
+
+def test_an_empty_name_is_no_model(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = run("count", "", "--lang", "en", capsys=capsys)
+    assert code == 2
+    assert err.startswith("error: an empty name is no existing path")

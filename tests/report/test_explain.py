@@ -8,6 +8,7 @@ import pytest
 
 import headcount as hc
 from headcount.errors import HeadcountError
+from headcount.units import MAX_TOKENS
 
 LAYERS, WIDTH, FFN, VOCAB, DIM, KV = 64, 5120, 25600, 151936, 128, 8
 BANDWIDTH, PEAK, CARD = 1.792e12, 467800534963698, 102641958912
@@ -142,3 +143,31 @@ def test_no_format_called_mixed_can_be_asked_for() -> None:
         hc.count("qwen3-8b", kv_dtype="mixed")
     with pytest.raises(HeadcountError, match="mixes storage formats"):
         hc.explain(weight_dtype="mixed")
+
+
+def test_the_heads_compared_by_default_are_legal_and_hold_the_body() -> None:
+    body = {"n_layers": 3, "d_model": 77, "head_dim": 10, "d_ff": 101, "vocab_size": 211}
+    for n_heads, n_kv_heads, expected in ((9, 3, [9, 24]), (40, 8, [8, 16, 24, 32, 40, 64, 128]), (7, 7, [7])):
+        content = hc.explain(hc.ModelShape(n_heads=n_heads, n_kv_heads=n_kv_heads, **body)).content
+        assert [row.n_heads for row in content.rows] == expected
+        assert content.baseline == n_heads
+
+
+def test_a_cache_that_stops_growing_has_no_longest_context() -> None:
+    windowed = hc.ModelShape(n_layers=3, d_model=77, n_heads=9, n_kv_heads=3, head_dim=10, d_ff=101, vocab_size=211, window=64)
+    report = hc.explain(windowed, heads=[9])
+    assert report.content.longest_fit.value == MAX_TOKENS
+    assert "no limit: the cache stops growing" in report.text(width=200)
+    assert hc.explain(windowed, heads=[9], batch=2**24).content.longest_fit.value < 64
+    assert hc.explain(windowed, heads=[9], batch=2**40).content.longest_fit is None
+
+
+def test_capped_kv_heads_are_said_to_be_capped() -> None:
+    text = hc.explain(heads=[8, 16, 64], kv_heads=16).text()
+    assert "16 KV heads (no more than query heads)" in text
+    assert "8 x 128 / 8" in text
+
+
+def test_the_memory_table_names_the_basis_of_its_weights() -> None:
+    assert "Memory, GiB (exact)" in hc.explain(heads=[8]).text()
+    assert "Memory, GiB (parameters and cache exact, weights assumed)" in hc.explain(heads=[8], weight_dtype="nvfp4").text()

@@ -40,10 +40,11 @@ def add_to(app: typer.Typer, lang: str) -> None:
             n_layers=layers, d_model=width, n_heads=heads, n_kv_heads=kv_heads, head_dim=head_dim, d_ff=ffn, vocab_size=vocab
         ))
         chosen = one_of(model, fields)
-        shape = _from_fields(chosen) if isinstance(chosen, dict) else api.model_shape(chosen, accept_unknown or ())
-        counted = api.count(shape, contexts=contexts(context) or (), batch=batch, kv_dtype=kv_dtype)
+        asked: dict[str, Any] = dict(contexts=contexts(context) or (), batch=batch, kv_dtype=kv_dtype, accept_unknown=accept_unknown or ())
+        model_or_shape = _from_fields(chosen) if isinstance(chosen, dict) else chosen
+        counted = api.count(model_or_shape, **asked)
         if write_config is not None:
-            _write(write_config, shape.to_config(), language)
+            _write(write_config, api.model_shape(model_or_shape, accept_unknown or ()).to_config(), language)
         if json_:
             print_json(counted.to_dict())
         else:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from rich.console import RenderableType
 
 from ..report.count import Count
@@ -20,7 +22,9 @@ def view(count: Count, lang: str = "en") -> list[RenderableType]:
     )
     closing = [say(lang, "count.notes", note=say_note(lang, note)) for note in count.notes]
     if count.source:
-        closing += ["", say(lang, "count.next", model=count.source)]
+        model = shlex.quote(count.source)
+        following = say(lang, "count.next_explain", model=model) if count.explains else say(lang, "count.next", model=model)
+        closing += [*([""] if closing else []), following]
     gap = lines("")
     return [
         lines(title, ""), _readings_table(count, lang), gap, _terms_table(count, lang), gap, _cache_table(count, lang), gap,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from typing import Any
 
 from rich.console import RenderableType
 
 from ..report.explain import Cell, Explanation, HeadRow
-from ..units import GB, TFLOPS, spell_tokens
+from ..units import GB, MAX_TOKENS, TFLOPS, spell_tokens
 from . import numbers as n
 from .catalog import plural, say, say_note
 from .layout import lines, table
@@ -21,7 +22,7 @@ def view(report: Explanation, lang: str = "en") -> list[RenderableType]:
         lines(*_one_more(report, lang), _fit(report, lang), *_short(report, lang), ""),
         _memory_table(report, lang), lines(""), _decode_table(report, lang), lines(""), _prefill_table(report, lang),
         lines("", *_legend(report, lang), *[say(lang, "count.notes", note=say_note(lang, note)) for note in report.notes]),
-        lines(say(lang, "explain.next", model=report.source or report.model)),
+        *([lines(say(lang, "explain.next", model=shlex.quote(report.source)))] if report.source else []),
     ]
 
 
@@ -33,8 +34,11 @@ def _title(report: Explanation, lang: str) -> str:
 
 
 def _held(report: Explanation, lang: str) -> str:
-    base = report.row(report.baseline)
-    return say(lang, "explain.held", head_dim=base.head_dim, kv_heads=plural(lang, "kv_heads", base.n_kv_heads))
+    kept = {row.n_kv_heads for row in report.rows}
+    kv_heads = plural(lang, "kv_heads", max(kept))
+    if len(kept) > 1:  # a row with fewer query heads than that has as many KV heads as query heads
+        kv_heads = say(lang, "explain.held_capped", kv_heads=kv_heads)
+    return say(lang, "explain.held", head_dim=report.rows[0].head_dim, kv_heads=kv_heads)
 
 
 def _one_more(report: Explanation, lang: str) -> list[str]:
@@ -52,7 +56,9 @@ def _one_more(report: Explanation, lang: str) -> list[str]:
 def _fit(report: Explanation, lang: str) -> str:
     cell = report.row(report.baseline).cells[-1]
     longest = say(lang, "explain.longest_none")
-    if report.longest_fit is not None:
+    if report.longest_fit is not None and report.longest_fit.value >= MAX_TOKENS:
+        longest = say(lang, "explain.longest_any")
+    elif report.longest_fit is not None:
         longest = say(lang, "explain.longest", tokens=n.whole(report.longest_fit.value, lang))
     return say(
         lang, "explain.fit_yes" if cell.within_memory else "explain.fit_no", heads=plural(lang, "heads", report.baseline),
@@ -108,6 +114,9 @@ def _memory_table(report: Explanation, lang: str) -> RenderableType:
         value = n.gib(cell.weights_and_cache.value, lang)
         return value if cell.within_memory else say(lang, "explain.over", value=value)
 
+    basis = say(lang, "basis." + report.rows[0].weights.basis)
+    if report.rows[0].weights.basis != "exact":
+        basis = say(lang, "explain.memory_assumed", basis=basis)
     fixed = [say(lang, f"explain.{key}") for key in ("heads_column", "parameters", "attention_parameters", "weights")]
     rows = [
         [
@@ -116,8 +125,7 @@ def _memory_table(report: Explanation, lang: str) -> RenderableType:
         ]
         for row in report.rows
     ]
-    title = say(lang, "explain.memory_title", basis=say(lang, "basis." + report.rows[0].weights.basis))
-    return table(title, fixed + _headers(lang, report, "cache_at", "sum_at"), rows)
+    return table(say(lang, "explain.memory_title", basis=basis), fixed + _headers(lang, report, "cache_at", "sum_at"), rows)
 
 
 def _decode_table(report: Explanation, lang: str) -> RenderableType:

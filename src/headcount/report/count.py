@@ -14,6 +14,7 @@ from ..cost.schemes import PLAIN
 from ..errors import ShapeError
 from ..shape import ModelShape
 from ..shape.dtypes import MIXED, storage
+from .explain import explains
 from .quantity import Quantity, plain
 
 SCHEMA = "headcount.count/1"
@@ -69,6 +70,8 @@ class Count:
     unknown_caches: dict[str, str]
     """Runtime -> error code, where that runtime's cache of such layers is not known."""
     flops: tuple[FlopsRow, ...]
+    explains: bool
+    """Whether `headcount explain` answers for this model, which it does where the heads can be varied."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data with the schema's name and version."""
@@ -92,6 +95,7 @@ def count_model(
         weights=None if shape.weight_dtype == MIXED else Quantity(weight_bytes(shape).total, "B", "exact" if counted_bytes else "assumed"),
         terms={name: _exact(value) for name, value in counted.terms.items()}, caches=caches, unknown_caches=unknown,
         flops=tuple(_flops(shape, phase, context, batch) for phase in ("prefill", "decode", "train") for context in contexts),
+        explains=explains(shape),
     )
 
 

@@ -18,10 +18,12 @@ from ..cost.numbers import positive
 from ..cost.parameters import parameters
 from ..cost.roofline import StepTime, roofline_step
 from ..cost.schemes import PLAIN, scheme_of
+from ..errors import ShapeError
 from ..hardware import Device
 from ..shape import ModelShape
 from ..shape.dtypes import storage
 from ..shape.legality import divisors, require_count
+from ..units import MAX_TOKENS
 from .quantity import Quantity, plain
 
 SCHEMA = "headcount.explain/1"
@@ -96,7 +98,8 @@ class Explanation:
     rows: tuple[HeadRow, ...]
     one_more: tuple[OneMore, ...]
     longest_fit: Quantity | None
-    """The longest context at which weights and cache of the baseline are within the card's memory; None where even none fits."""
+    """The longest context at which weights and cache of the baseline are within the card's memory: MAX_TOKENS where every one is,
+    because the cache stops growing; None where not even one token fits."""
 
     def row(self, n_heads: int) -> HeadRow:
         """The row of a head count; KeyError where there is none."""
@@ -108,7 +111,7 @@ class Explanation:
 
 
 def explain_heads(
-    shape: ModelShape, device: Device, *, heads: Sequence[int] = DEFAULT_HEADS, contexts: Sequence[int] = DEFAULT_CONTEXTS,
+    shape: ModelShape, device: Device, *, heads: Sequence[int] | None = None, contexts: Sequence[int] = DEFAULT_CONTEXTS,
     batch: int = 1, n_kv_heads: int | None = None, head_dim: int | None = None, weight_dtype: str | None = None, kv_dtype: str = "bf16",
     source: str = "",
 ) -> Explanation:
@@ -116,7 +119,7 @@ def explain_heads(
 
     Args:
         shape: the body; its softmax-attention layers get the heads.
-        heads, contexts: what varies; each at least one value.
+        heads, contexts: what varies; each at least one value. Heads by default as in `default_heads`.
         n_kv_heads: held KV heads, capped at n_heads; the body's own by default. head_dim likewise.
 
     Raises:
@@ -130,8 +133,8 @@ def explain_heads(
         device, tuple(positive(c, "context") for c in contexts), positive(batch, "batch"),
         shape.weight_dtype if weight_dtype is None else scheme_of(shape, weight_dtype).name, storage(kv_dtype).name,
     )
-    shapes = {n: with_held(shape, n, kv, dim) for n in heads}
-    own = shape.n_heads if shape.n_heads in shapes else tuple(heads)[0]
+    shapes = {n: with_held(shape, n, kv, dim) for n in heads or default_heads(shape.n_heads, kv)}
+    own = shape.n_heads if shape.n_heads in shapes else next(iter(shapes))
     base = shapes[own]
     return Explanation(
         model=shape.label, source=source, notes=shape.notes, device=device.name, device_title=device.title,
@@ -141,6 +144,22 @@ def explain_heads(
         rows=tuple(_row(s, n, setting) for n, s in shapes.items()), longest_fit=_longest_fit(base, setting),
         one_more=tuple(o for o in (_one_more_query(base, setting), _one_more_kv(base, setting)) if o),
     )
+
+
+def default_heads(own: int, n_kv_heads: int) -> tuple[int, ...]:
+    """Head counts to compare when none were asked for: the body's own and DEFAULT_HEADS, those of them that the KV heads divide."""
+    legal = sorted(n for n in {own, *DEFAULT_HEADS} if n % min(n_kv_heads, n) == 0)
+    return tuple(legal) or (n_kv_heads,)
+
+
+def explains(shape: ModelShape) -> bool:
+    """Whether `explain` answers for a body as it is: its heads can be changed, its layers agree on them, its weights have one format."""
+    try:
+        shape.with_heads(n_heads=shape.n_heads, n_kv_heads=shape.n_kv_heads, head_dim=shape.head_dim)
+        scheme_of(shape, None)
+    except ShapeError:
+        return False
+    return True
 
 
 @dataclass(frozen=True)
@@ -239,9 +258,9 @@ def _longest_fit(base: ModelShape, setting: _Setting) -> Quantity | None:
 
     if free < cache(1):
         return None
-    low, high = 1, 2**40  # cache() never falls with the context, so halving finds the last length that fits
+    low, high = 1, MAX_TOKENS  # cache() never falls with the context, so halving finds the last length that fits
     if cache(high) <= free:
-        return None
+        return Quantity(high, "1", _weights_basis(setting))
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if cache(middle) <= free else (low, middle)
