@@ -96,7 +96,8 @@ def rows() -> Iterator[dict[str, Any]]:
 def main() -> None:
     """Prints the table and the JSON line."""
     results = list(rows())
-    print(f"{'device':22} {'phase':8} {'left out':9} {'rows':>6} {'MAPE':>6} {'median':>7} {'plain':>6} {'median':>7} {'outside':>8} {'MAPE':>6}")
+    names = f"{'rows':>6} {'MAPE':>6} {'median':>7} {'plain':>6} {'median':>7} {'outside':>8} {'MAPE':>6}"
+    print(f"{'device':22} {'phase':8} {'left out':9} {names}")
     for r in results:
         print(
             f"{r['device']:22} {r['phase']:8} {r['axis']:9} {r['rows']:6} {r['mape']:6.2f} {r['median']:7.2f} {r['plain_mape']:6.2f}"

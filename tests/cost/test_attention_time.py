@@ -130,13 +130,15 @@ def test_the_cache_that_lay_in_l2_is_slower_when_it_does_not() -> None:
 @pytest.mark.parametrize("name", [RTX, H100])
 def test_ratios_of_silicon(name: str) -> None:
     table = (name, "vllm")
-    contexts = np.array([8192.0, 16384.0, 32768.0])
-    decode = ask(table, "decode", 64, 8, 128, contexts, 8).seconds / ask(table, "decode", 16, 8, 128, contexts, 8).seconds
+    kv_heads, head_dims, contexts = (v.ravel() for v in np.meshgrid([1.0, 2, 4, 8], [64.0, 96, 128], [8192.0, 16384, 32768]))
+    shared = kv_heads, head_dims, contexts
+    decode = ask(table, "decode", 64, *shared, 8).seconds / ask(table, "decode", 16, *shared, 8).seconds
     assert 1.00 <= round(float(np.median(decode)), 2) <= 1.03
-    prompts = np.array([4096.0, 8192.0, 16384.0])
-    prefill = ask(table, "prefill", 64, 8, 128, prompts, 1).seconds / ask(table, "prefill", 16, 8, 128, prompts, 1).seconds
+    prompts = kv_heads, head_dims, contexts / 2
+    prefill = ask(table, "prefill", 64, *prompts, 1).seconds / ask(table, "prefill", 16, *prompts, 1).seconds
     assert 3.5 <= np.median(prefill) <= 4.1
-    kv = ask(table, "decode", 32, 8, 128, contexts, 16).seconds / ask(table, "decode", 32, 4, 128, contexts, 16).seconds
+    wide = head_dims, contexts, 16
+    kv = ask(table, "decode", 32, 8, *wide).seconds / ask(table, "decode", 32, 4, *wide).seconds
     assert 1.8 <= np.median(kv) <= 1.95
 
 

@@ -22,7 +22,7 @@ MEASURED, INTERPOLATED, EXTRAPOLATED, ROOFLINE = range(4)
 BASES = ("measured", "interpolated", "extrapolated", "roofline")
 """Names of the basis codes, from the strongest to the weakest."""
 
-# Relative errors of left-out points: means over the vLLM tables of two devices, the worse of the two; printed by bench/attention_leftout.py.
+# Mean relative errors of left-out points, the worse of the vLLM tables of two devices; bench/attention_leftout.py prints them.
 ROUNDING_ERROR = 0.0007
 OFF_NODE_ERROR = {
     "decode": {"kv_heads": 0.08, "head_dim": 0.10, "heads": 0.025, "context": 0.09, "batch": 0.09},
@@ -138,10 +138,10 @@ def _windowed(full: Surface, flat: list[Array], window: int) -> KernelTime:
     """A window that was not measured: the kernel over as many tokens, in prefill times the pairs that follow, never above no window."""
     heads, kv_heads, head_dim, context, batch = flat
     seen = np.minimum(context, window)
-    found = query(full, heads, kv_heads, head_dim, seen, batch)
     beyond = context > window
+    found = query(full, heads, kv_heads, head_dim, seen, batch, ~beyond)
     if full.phase == "prefill" and beyond.any():
-        whole = query(full, *flat)
+        whole = query(full, heads, kv_heads, head_dim, context, batch, ~beyond)
         found.seconds[:] = np.minimum(found.seconds * (2.0 * context / seen - 1.0), whole.seconds)
     found.basis[beyond] = EXTRAPOLATED
     found.error[beyond] += EDGE_ERROR
@@ -155,13 +155,19 @@ def _cold(found: KernelTime, floor: Array) -> KernelTime:
     return KernelTime(np.maximum(found.seconds, floor), basis, np.where(limited, np.maximum(found.error, EDGE_ERROR), found.error))
 
 
-def query(surface: Surface, n_heads: Array, n_kv_heads: Array, head_dim: Array, context: Array, batch: Array) -> KernelTime:
-    """Reads a surface at columns of equal length. Planes over context and batch are made once for each distinct shape."""
+def query(
+    surface: Surface, n_heads: Array, n_kv_heads: Array, head_dim: Array, context: Array, batch: Array, raw: Any = True,
+) -> KernelTime:
+    """Reads a surface at columns of equal length. Planes over context and batch are made once for each distinct shape.
+
+    `raw` says, for all or for each row, whether a measured point is to be returned as it is instead of made monotone.
+    """
     if surface.one_token is not None and (single := context == 1).any():
         parts = [(mask, part) for mask, part in ((single, surface.one_token), (~single, replace(surface, one_token=None))) if mask.any()]
         out = KernelTime(np.empty(len(context)), np.empty(len(context), dtype=np.intp), np.empty(len(context)))
         for mask, part in parts:
-            found = query(part, n_heads[mask], n_kv_heads[mask], head_dim[mask], context[mask], batch[mask])
+            rows = np.broadcast_to(raw, context.shape)[mask]
+            found = query(part, n_heads[mask], n_kv_heads[mask], head_dim[mask], context[mask], batch[mask], rows)
             out.seconds[mask], out.basis[mask], out.error[mask] = found.seconds, found.basis, found.error
         return out
     shapes, which = _distinct(n_heads, n_kv_heads, head_dim)
@@ -180,7 +186,7 @@ def query(surface: Surface, n_heads: Array, n_kv_heads: Array, head_dim: Array, 
     )
     node = base + c.node * n_batches + b.node
     exact = planes.measured.take(node)
-    hit = (c.off + b.off == 0) & ~np.isnan(exact)
+    hit = (c.off + b.off == 0) & ~np.isnan(exact) & raw
     rates = OFF_NODE_ERROR[surface.phase]
     error = planes.error.take(which) + rates["context"] * c.off + rates["batch"] * b.off
     error = error + np.where(outside > 0, EDGE_ERROR + ERROR_PER_OCTAVE * outside, 0.0)

@@ -246,7 +246,7 @@ def _prior(measured: Array, axes: tuple[Array, ...], phase: str, kv_bytes: float
 
 
 def _rate(amount: Array, seconds: Array, measured: Array) -> float:
-    known = np.asarray(seconds > 0)  # NaN is not
+    known = np.greater(seconds, 0)  # NaN is not
     return float(np.median(amount[known] / seconds[known]) if known.any() else np.nanmax(amount / np.exp2(measured)))
 
 
@@ -289,7 +289,7 @@ def _beyond(values: Array, outside: Array, axis: int, coordinates: Array) -> Non
 
 def _along_product(values: Array, outside: Array, heads: Array, batches: Array) -> None:
     """Fills [head_dims, heads, contexts, batches] for head counts that were not measured, at equal heads x batch."""
-    known = ~np.isnan(values).any(axis=(2, 3))
+    known = np.isfinite(values.min(axis=(2, 3)))  # the minimum of a plane with a hole is NaN
     for d in range(values.shape[0]):
         sources = np.flatnonzero(known[d])
         for h in np.flatnonzero(~known[d]) if len(sources) else ():
