@@ -172,7 +172,7 @@ def query(
         return out
     shapes, which = _distinct(n_heads, n_kv_heads, head_dim)
     planes = _planes(surface, *shapes)
-    c, b = _place(surface.axes[2], context), _place(surface.axes[3], batch)
+    c, b = place_on(surface.axes[2], context), place_on(surface.axes[3], batch)
     n_batches = len(surface.axes[3])
     base = which * (len(surface.axes[2]) * n_batches)
     corners = [
@@ -195,7 +195,7 @@ def query(
 
 
 @dataclass(frozen=True)
-class _Place:
+class Place:
     """Where values lie on an axis: node below, share of the way to the next, nearest node, and 0 on a node to 1 halfway between two."""
 
     low: NDArray[np.intp]
@@ -204,13 +204,14 @@ class _Place:
     off: Array
 
 
-def _place(axis: Array, values: Array) -> _Place:
+def place_on(axis: Array, values: Array) -> Place:
+    """Places of values within an ascending positive axis, linear in log2."""
     logs = np.log2(axis)
     at = np.log2(values)
     low = np.clip(np.searchsorted(axis, values, side="right") - 1, 0, len(axis) - 2)
     share = (at - logs[low]) / (logs[low + 1] - logs[low])
     share = np.where(values == axis[low], 0.0, np.where(values == axis[low + 1], 1.0, share))
-    return _Place(low, share, low + (share > 0.5), np.where(share * (1.0 - share) == 0, 0.0, 4.0 * share * (1.0 - share)))
+    return Place(low, share, low + (share > 0.5), np.where(share * (1.0 - share) == 0, 0.0, 4.0 * share * (1.0 - share)))
 
 
 def _distinct(*columns: Array) -> tuple[list[Array], NDArray[np.intp]]:
@@ -243,8 +244,8 @@ class _Planes:
 
 
 def _planes(surface: Surface, n_heads: Array, n_kv_heads: Array, head_dim: Array) -> _Planes:
-    d, h = _place(surface.axes[0], np.maximum(head_dim, surface.axes[0][0])), _place(surface.axes[1], n_heads)
-    k = _place(np.array(KV_NODES, dtype=np.float64), n_kv_heads)
+    d, h = place_on(surface.axes[0], np.maximum(head_dim, surface.axes[0][0])), place_on(surface.axes[1], n_heads)
+    k = place_on(np.array(KV_NODES, dtype=np.float64), n_kv_heads)
     alone = n_kv_heads == n_heads
     size = (len(n_heads), len(surface.axes[2]), len(surface.axes[3]))
     log2_s, outside = np.zeros(size), np.zeros(size)

@@ -121,16 +121,16 @@ def _filled(grids: Mapping[tuple[str, int], Grid], phase: str, kv_bytes: float, 
     outside = np.where(np.isnan(residual), np.nan, 0.0)
     logs = [np.append(np.log2(KV_NODES), np.inf), *(np.log2(a) for a in axes)]
     for axis in (HEADS, CONTEXT, BATCH):
-        _between(residual, outside, axis, logs[axis])
+        fill_between(residual, outside, axis, logs[axis])
     for axis in (CONTEXT, BATCH):
-        _beyond(residual, outside, axis, logs[axis])
+        fill_beyond(residual, outside, axis, logs[axis])
     if phase == "decode":
         _along_product(residual[MHA], outside[MHA], logs[HEADS], logs[BATCH])
-    _beyond(residual, outside, HEADS, logs[HEADS])
+    fill_beyond(residual, outside, HEADS, logs[HEADS])
     for part in (slice(0, MHA), slice(MHA, None)):
         for axis in (KV, HEAD_DIM):
-            _between(residual[part], outside[part], axis, logs[axis][part] if axis == KV else logs[axis])
-            _beyond(residual[part], outside[part], axis, logs[axis][part] if axis == KV else logs[axis])
+            fill_between(residual[part], outside[part], axis, logs[axis][part] if axis == KV else logs[axis])
+            fill_beyond(residual[part], outside[part], axis, logs[axis][part] if axis == KV else logs[axis])
     if np.isnan(residual[MHA]).any():  # no layer without sharing was measured
         residual[MHA], outside[MHA] = residual[MHA - 1], outside[MHA - 1] + 1.0
     if np.isnan(residual[0]).any():  # nothing else was
@@ -259,7 +259,8 @@ def _neighbours(known: NDArray[np.bool_], axis: int) -> tuple[NDArray[np.intp], 
     return before, after
 
 
-def _between(values: Array, outside: Array, axis: int, coordinates: Array) -> None:
+def fill_between(values: Array, outside: Array, axis: int, coordinates: Array) -> None:
+    """Fills NaN in place between known cells of an axis, linear in its coordinates."""
     known = ~np.isnan(values)
     before, after = _neighbours(known, axis)
     fill = ~known & (before >= 0) & (after < values.shape[axis])
@@ -274,7 +275,8 @@ def _between(values: Array, outside: Array, axis: int, coordinates: Array) -> No
         array[fill] = (ends[0] + share * (ends[1] - ends[0]))[fill]
 
 
-def _beyond(values: Array, outside: Array, axis: int, coordinates: Array) -> None:
+def fill_beyond(values: Array, outside: Array, axis: int, coordinates: Array) -> None:
+    """Fills NaN in place with the nearest known cell of an axis, and adds the distance to `outside`."""
     known = ~np.isnan(values)
     before, after = _neighbours(known, axis)
     source = np.where(before >= 0, before, after)
