@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import QuantityError
+from ..errors import QuantityError, UnknownNameError
 from ..hardware import Device
 from ..records import has_table, load_table
 from ..shape.dtypes import storage
@@ -123,7 +123,7 @@ class _Step:
 
 def step_time(
     shape: Any, device: Device, engine: str, phase: str = "decode", context: Any = 4096, batch: Any = 1,
-    weight_dtype: str | None = None, kv_dtype: str = "bf16", tp: int = 1, l2: str = "cold",
+    weight_dtype: str | None = None, kv_dtype: str = "bf16", tp: int = 1, l2: str = "cold", only: str = "all",
 ) -> StepSeconds:
     """Time of one step.
 
@@ -133,6 +133,7 @@ def step_time(
         phase: "prefill": `context` new tokens per sequence; "decode": one new token, `context` tokens in the cache.
         tp: GPUs that share every layer; KV heads are repeated where there are fewer of them.
         l2: "cold" (a model of many layers) or "warm", as in `attention_seconds`.
+        only: "all"; "mixers" or "rest" for the part that does, or does not, depend on the context when decoding.
 
     Raises:
         QuantityError: a count outside what kernel times are answered for, or heads that cannot be split.
@@ -144,9 +145,18 @@ def step_time(
     rows = getattr(shape, "n_rows", 1)
     contexts, batches = (np.broadcast_to(np.asarray(v, dtype=np.float64), (rows,)).copy() for v in (context, batch))
     step = _Step(device, tables, phase, contexts, batches, storage(dtype).name, kv_dtype, int(positive(tp, "tp")), l2)
+    if only not in ("all", "mixers", "rest"):
+        raise UnknownNameError(
+            "unknown_choice", "{name} must be one of {known}, but got {value!r}",
+            name="only", known="all, mixers, rest", value=str(only)[:60],
+        )
     for n, layer in shape.groups:
-        _layer(step, n, layer, shape.d_model)
-    for n, stem in shape.stems:
+        if only != "rest":
+            for mixer in layer.mixers:
+                _mix(step, n, mixer)
+        if only != "mixers":
+            _layer(step, n, layer, shape.d_model)
+    for n, stem in shape.stems if only != "mixers" else ():
         _stem(step, n, stem, shape.d_model)
     if not hasattr(shape, "n_rows"):
         scalars = [{k: v[0].item() for k, v in part.items()} for part in (step.terms, step.codes, step.errors)]
@@ -171,8 +181,6 @@ def _layer(step: _Step, n: Any, layer: Any, d_model: Any) -> None:
     for weight in layer_weights(replace(layer, mixers=(), ffns=()), d_model):
         if isinstance(weight, Matrix):
             _multiply(step, n, weight, 1)
-    for mixer in layer.mixers:
-        _mix(step, n, mixer)
     blocks = len(layer.mixers) + len(layer.ffns)
     _elementwise(step, n, layer.norms, 4 * d_model)
     for matrix_outputs in (m.outputs for part in layer.ffns for m, _ in _matrices(part, d_model, step.tp) if m.name == "ffn.up"):
