@@ -26,6 +26,8 @@ LEFT_OUT = {
     ("decode", "contexts"): (16, 128, 1024, 8192, 65536), ("prefill", "contexts"): (64, 512, 2048, 6144, 12288),
     ("decode", "batches"): (2, 8, 32, 128, 512), ("prefill", "batches"): (2, 8, 32, 128),
 }
+WHOLE_GRIDS: dict[str, tuple[int, str | int]] = {"kv_heads": (0, "4"), "head_dim": (1, 128)}
+"""Axis -> its place in a grid's key, and the value left out."""
 DEVICES = ("rtx-pro-6000-server", "h100-sxm")
 
 
@@ -86,6 +88,20 @@ def _compared(
     return true, np.log2(found.seconds), plain(grid, axis, left_out).ravel()
 
 
+def grid_errors(device: str, phase: str, axis: str, engine: str = "vllm") -> dict[str, Any]:
+    """As `errors`, with every grid of 4 KV heads, or of head_dim 128, left out at once; there is nothing plain to compare with."""
+    at, gone = WHOLE_GRIDS[axis]
+    grids = select(load_table(device, engine, f"attention-{phase}").grids, "bfloat16", 0)
+    surface = build({key: grid for key, grid in grids.items() if key[at] != gone}, phase, 2.0, 0)
+    off = []
+    for key, grid in grids.items():
+        if key[at] == gone:
+            true, ours, _ = _compared(surface, key, grid, "heads", tuple(grid.heads))
+            off.append(100 * np.abs(np.exp2(ours - true) - 1)[~np.isnan(true)])
+    found = np.concatenate(off)
+    return {"device": device, "phase": phase, "axis": axis, "rows": len(found), "mape": found.mean(), "median": np.median(found)}
+
+
 def rows() -> Iterator[dict[str, Any]]:
     """All devices, axes and phases."""
     for device in DEVICES:
@@ -103,6 +119,11 @@ def main() -> None:
             f"{r['device']:22} {r['phase']:8} {r['axis']:9} {r['rows']:6} {r['mape']:6.2f} {r['median']:7.2f} {r['plain_mape']:6.2f}"
             f" {r['plain_median']:7.2f} {r['outside_rows']:8} {r['outside_mape']:6.2f}"
         )
+    for device in DEVICES:
+        for phase in ("decode", "prefill"):
+            for axis in WHOLE_GRIDS:
+                results.append(r := grid_errors(device, phase, axis))
+                print(f"{device:22} {phase:8} {axis:9} {r['rows']:6} {r['mape']:6.2f} {r['median']:7.2f}")
     json.dump({"attention_leftout": [{k: round(v, 3) if isinstance(v, float) else v for k, v in r.items()} for r in results]}, sys.stdout)
     print()
 

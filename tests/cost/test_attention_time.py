@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headcount.cost.attention_time import BASES, EXTRAPOLATED, MEASURED, ROOFLINE, attention_seconds
+from headcount.cost.attention_time import BASES, EXTRAPOLATED, MEASURED, OFF_NODE_ERROR, ROOFLINE, attention_seconds
 from headcount.errors import QuantityError, UnknownNameError
 from headcount.hardware import device
 from headcount.records import kernel_manifest, load_table
@@ -42,6 +42,15 @@ def test_left_out_head_counts_are_hit_at_least_as_well_as_by_log_log_interpolati
     assert found["rows"] > 3400
     assert found["mape"] <= found["plain_mape"]
     assert round(found["mape"], 1) <= limit
+
+
+@pytest.mark.parametrize("phase", ["decode", "prefill"])
+def test_the_error_that_is_promised_is_the_error_of_left_out_points(phase: str) -> None:
+    found = [bench().grid_errors(name, phase, axis) for name in (RTX, H100) for axis in ("kv_heads", "head_dim")]
+    found += [bench().errors(name, phase, axis) for name in (RTX, H100) for axis in ("heads", "contexts", "batches")]
+    for axis, promised in OFF_NODE_ERROR[phase].items():
+        worst = max(f["mape"] for f in found if f["axis"] in (axis, axis + "s", axis + "es"))
+        assert 100 * promised == pytest.approx(worst, rel=0.07), axis
 
 
 def swept(table: tuple[str, str], phase: str, shapes: np.ndarray, at: np.ndarray, along: str, **options: Any) -> None:
