@@ -24,12 +24,13 @@ if TYPE_CHECKING:
         parameters,
         preset_names,
         price,
+        tiny,
         weight_bytes,
     )
 
 __all__ = [
     "HeadcountError", "LayerSpec", "ModelShape", "Report", "ShapeTable", "__version__", "count", "explain", "flops",
-    "kv_cache_bytes", "model_shape", "parameters", "preset_names", "price", "weight_bytes",
+    "kv_cache_bytes", "model_shape", "parameters", "preset_names", "price", "tiny", "weight_bytes",
 ]
 
 

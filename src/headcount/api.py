@@ -22,6 +22,7 @@ from .shape.parts import LayerSpec
 from .shape.presets import preset_names
 from .shape.sources import resolve
 from .shape.table import ShapeTable
+from .shipped import tiny
 
 if TYPE_CHECKING:
     from .report.count import Count
@@ -108,5 +109,5 @@ def _named(model: Any) -> str:
 
 __all__ = [
     "HeadcountError", "LayerSpec", "ModelShape", "Report", "ShapeTable", "count", "explain", "flops", "kv_cache_bytes",
-    "model_shape", "parameters", "preset_names", "price", "weight_bytes",
+    "model_shape", "parameters", "preset_names", "price", "tiny", "weight_bytes",
 ]

@@ -48,7 +48,7 @@ LATIN = set(
     # forms, flags, commands, files and fields that the user types or finds in a file
     "x FILE NAME NAMESPACE ORG PUBLISHER REPO TAG M E F S headcount help json install config cpp of rtx pro server explain count layers "
     "width heads kv head dim ffn vocab runtime logical llama lmstudio ollama pull merge split expand dim delta gated mediaType digest "
-    "gguf convert endian big little awq gptq bitsandbytes compressed tensors replaced en ru k no "
+    "stem gguf convert endian big little awq gptq bitsandbytes compressed tensors replaced en ru k no "
     # values of fields
     "tp pp ep plan memory phase train training "
     "null period true false dense sparse full shared recurrent attention vision per window".split()

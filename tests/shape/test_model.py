@@ -15,6 +15,7 @@ from headcount.cost.parameters import parameters
 from headcount.errors import ExactnessError, HeadcountError, ShapeError, UnknownNameError
 from headcount.shape import Attention, Dense, LayerSpec, ModelShape, Stem
 from headcount.shape.presets import preset_names, preset_source, read_preset
+from headcount.shape.table import ShapeTable
 from headcount.shape.writer import DRAFTS
 
 FLAT = dict(n_layers=5, d_model=77, n_heads=9, n_kv_heads=3, head_dim=10, d_ff=130, vocab_size=101)
@@ -183,3 +184,45 @@ def test_whatever_is_written_reads_back_as_the_same_shape(shape: ModelShape) -> 
             raise
         return
     assert ModelShape.from_config(json.loads(json.dumps(config))) == shape
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"qk_norm": "heads"}, "qk_norm must be one of none, head, width, but got 'heads'"),
+        ({"attention_bias": "qx"}, "bias must be one of the letters q, k, v, o, g in any choice, but got 'qx'"),
+        ({"attention_bias": True}, "bias must be one of"),
+        ({"n_active_experts": 2}, "n_active_experts would change nothing"),
+        ({"d_shared": 7}, "d_shared would change nothing"),
+    ],
+)
+def test_no_field_is_taken_and_then_ignored(fields: dict, message: str) -> None:
+    flat = dict(n_layers=3, d_model=77, n_heads=9, n_kv_heads=3, head_dim=10, d_ff=101, vocab_size=211) | fields
+    for make in (ModelShape, ShapeTable.from_columns):
+        with pytest.raises(ShapeError, match=message):
+            make(**flat)
+
+
+def test_layers_and_stem_exclude_the_flat_fields_they_replace() -> None:
+    body = ModelShape(n_layers=3, d_model=77, n_heads=9, n_kv_heads=3, head_dim=10, d_ff=101, vocab_size=211)
+    for name in ("n_layers", "n_kv_heads", "head_dim"):
+        with pytest.raises(ShapeError, match=f"layers= together with {name}"):
+            ModelShape(d_model=77, stem=body.stem, layers=body.layers, **{name: 3})
+    with pytest.raises(ShapeError, match="vocab_size, tied_embeddings would change nothing"):
+        ModelShape(d_model=77, stem=body.stem, layers=body.layers, vocab_size=5)
+
+
+def test_a_table_masks_what_a_model_refuses_and_its_grid_refuses_latent_attention() -> None:
+    flat = dict(n_layers=3, d_model=77, n_heads=9, n_kv_heads=3, head_dim=10, d_ff=101, vocab_size=211)
+    for name in ("d_model", "n_layers"):
+        table = ShapeTable.from_columns(**(flat | {name: [77, 2**41]}))
+        assert [table.why(0), table.why(1)] == [[], ["count_too_large"]]
+    assert len(table.rows([])) == 0
+    with pytest.raises(ShapeError, match="no layer has grouped softmax attention"):
+        ShapeTable.grid(ModelShape.from_preset("deepseek-v3"), n_heads=[8, 16])
+
+
+def test_layers_for_multi_token_prediction_get_the_new_heads_too() -> None:
+    body = ModelShape(n_layers=3, d_model=77, n_heads=9, n_kv_heads=3, head_dim=10, d_ff=101, vocab_size=211)
+    changed = body.replaced(mtp=((1, body.layers[0][1]),)).with_heads(n_heads=12)
+    assert parameters(changed).mtp - parameters(body.replaced(mtp=((1, body.layers[0][1]),))).mtp == 2 * 3 * 10 * 77

@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Any
+from functools import cache
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 
@@ -31,6 +32,7 @@ _AT_LEAST_ONE: dict[type, tuple[str, ...]] = {
     Moe: ("n_experts", "n_active", "d_expert"),
     Stem: ("vocab_size",),
 }
+_BIAS_LETTERS: dict[type, str] = {Attention: "qkvog", Mamba2: "io", Mamba1: "io"}
 
 
 @dataclass(frozen=True)
@@ -127,8 +129,30 @@ def _shorten(value: int) -> str:
     return Words("about 2^{power}", power=value.bit_length() - 1) if value.bit_length() > 200 else str(value)
 
 
+@cache
+def _choices(kind: type) -> dict[str, tuple[Any, ...]]:
+    """Fields of a part that hold one of a few words -> those words."""
+    return {name: get_args(hint) for name, hint in get_type_hints(kind).items() if get_origin(hint) is Literal}
+
+
+def check_switches(node: LayerSpec | Stem) -> None:
+    """Raises ShapeError for a switch whose value means nothing: it would be taken for "off"."""
+    for part in parts_of(node):
+        for name, known in _choices(type(part)).items():  # type: ignore[arg-type]
+            if getattr(part, name) not in known:
+                raise _bad_switch(name, ", ".join(map(str, known)), getattr(part, name))
+        letters = _BIAS_LETTERS.get(type(part))
+        if letters is not None and not (isinstance(part.bias, str) and set(part.bias) <= set(letters)):
+            raise _bad_switch("bias", Words("the letters {letters} in any choice", letters=", ".join(letters)), part.bias)
+
+
+def _bad_switch(name: str, known: str, value: Any) -> ShapeError:
+    return ShapeError("unknown_choice", "{name} must be one of {known}, but got {value!r}", name=name, known=known, value=str(value)[:60])
+
+
 def check(node: LayerSpec | Stem) -> None:
     """Raises ShapeError for the first rule that one model's layer or stem breaks."""
+    check_switches(node)
     for part in parts_of(node):
         required = _AT_LEAST_ONE.get(type(part), ())
         for f in fields(part):

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import numpy as np
+
 from ..errors import ShapeError, Words
 from .dtypes import DEFAULT_WEIGHT_DTYPE, MIXED, storage
 from .legality import check, require_count
@@ -21,6 +23,8 @@ Groups: TypeAlias = tuple[tuple[int, LayerSpec], ...]
 
 def default_head_dim(d_model: Any, n_heads: Any) -> Any:
     """The one place where head_dim is derived: d_model / n_heads when nobody gave it, refused when that is no whole number."""
+    if isinstance(n_heads, np.ndarray):
+        return d_model / n_heads  # a fraction, where it is no whole number, is what the rules of a table report as not_a_count
     if n_heads and d_model % n_heads == 0:
         return d_model // n_heads
     raise ShapeError(
@@ -58,6 +62,9 @@ def uniform_layer(
     if n_experts is None:
         if d_ff is None:
             raise ShapeError("field_needed", "{name} must be given: {meaning}", name="d_ff", meaning="the width of the feed-forward block")
+        for name, value in (("n_active_experts", n_active_experts), ("d_expert", d_expert), ("d_shared", d_shared or None)):
+            if value is not None:
+                raise _without_effect(name, Words("without n_experts there are no experts"))
         ffn = Dense(d_ff=d_ff, gated=gated, bias=mlp_bias)
     else:
         width = d_ff if d_expert is None else d_expert
@@ -68,6 +75,10 @@ def uniform_layer(
             )
         ffn = Moe(n_experts=n_experts, n_active=n_active_experts, d_expert=width, gated=gated, bias=mlp_bias, d_shared=d_shared)
     return LayerSpec(mixers=(attention,), ffns=(ffn,))
+
+
+def _without_effect(name: str, reason: str) -> ShapeError:
+    return ShapeError("without_effect", "{name} would change nothing: {reason}; leave it out", name=name, reason=reason)
 
 
 @dataclass(frozen=True, init=False)
@@ -124,15 +135,20 @@ class ModelShape:
         **layer_fields: Any,
     ) -> None:
         d_model = require_count(d_model, "d_model", 1)
+        if stem is not None and (vocab_size is not None or tied_embeddings):
+            raise _without_effect("vocab_size, tied_embeddings", Words("stem= has its own"))
         if stem is None:
             stem = Stem(vocab_size=given(vocab_size, "vocab_size"), tied=tied_embeddings)
         if layers is None:
             layers = _flat_groups(d_model, n_layers, n_heads, n_kv_heads, head_dim, layer_fields)
-        elif layer_fields or n_heads is not None:
-            raise ShapeError(
-                "layers_or_fields", "layers= and flat fields exclude each other, but got layers= together with {names}",
-                names=", ".join([*layer_fields, *(["n_heads"] if n_heads is not None else [])]),
-            )
+        else:
+            flat = dict(n_layers=n_layers, n_heads=n_heads, n_kv_heads=n_kv_heads, head_dim=head_dim)
+            extra = [*(name for name, value in flat.items() if value is not None), *layer_fields]
+            if extra:
+                raise ShapeError(
+                    "layers_or_fields", "layers= and flat fields exclude each other, but got layers= together with {names}",
+                    names=", ".join(extra),
+                )
         values = dict(
             d_model=d_model, stem=stem, layers=run_lengths(layers), mtp=mtp, towers=towers,
             weight_dtype=MIXED if weight_dtype == MIXED else storage(weight_dtype).name,
@@ -259,8 +275,14 @@ class ModelShape:
             raise ShapeError(
                 "no_heads", "the heads of {model} cannot be changed: no layer has grouped softmax attention", model=self.label
             )
-        layers = tuple((n, _with_attention(layer, changes, self.label)) for n, layer in self.layers)
-        return self.replaced(layers=layers, stored_bytes=None)
+
+        def changed(groups: Groups) -> Groups:
+            return tuple((n, _with_attention(layer, changes, self.label)) for n, layer in groups)
+
+        mtp = None if self.mtp is None else changed(self.mtp)
+        again = self.replaced(layers=changed(self.layers), mtp=mtp)
+        # The bytes of a file are no longer those of a model with other heads.
+        return again if again == self else again.replaced(stored_bytes=None)
 
     def replaced(self, **changes: Any) -> ModelShape:
         """A copy with other top-level fields, validated again."""

@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import ShapeError
-from .legality import broken_rules
-from .model import ModelShape, uniform_layer, unknown_field
+from .dtypes import DEFAULT_WEIGHT_DTYPE, storage
+from .legality import MAX_COUNT, broken_rules, check_switches
+from .model import ModelShape, default_head_dim, uniform_layer, unknown_field
 from .parts import Attention, LayerSpec, Stem, Tower, counts, switches, with_counts
 
 Column: TypeAlias = npt.NDArray[np.float64]
@@ -84,7 +85,7 @@ class ShapeTable:
 
     def rows(self, indices: npt.ArrayLike) -> ShapeTable:
         """A table of some of the rows, by index array, mask or slice."""
-        chosen: Any = indices if isinstance(indices, slice) else np.asarray(indices)
+        chosen: Any = indices if isinstance(indices, slice) else np.asarray(indices if np.size(indices) else np.zeros(0, np.int64))
 
         def cut(part: Any) -> Any:
             return with_counts(part, [np.broadcast_to(c, (self.n_rows,))[chosen] for c in counts(part)])
@@ -134,10 +135,9 @@ class ShapeTable:
         n_heads = columns["n_heads"]
         with np.errstate(divide="ignore", invalid="ignore"):
             columns.setdefault("n_kv_heads", n_heads)
-            # A width that the heads do not divide gives a fraction here, which the rules then report as not_a_count.
-            columns.setdefault("head_dim", d_model / n_heads)
+            columns.setdefault("head_dim", default_head_dim(d_model, n_heads))
         tied = bool(switch.pop("tied_embeddings", False))
-        weight_dtype = str(switch.pop("weight_dtype", "bf16"))
+        weight_dtype = storage(switch.pop("weight_dtype", DEFAULT_WEIGHT_DTYPE)).name
         fields: dict[str, Any] = {"d_ff": None, **columns, **{k: v for k, v in switch.items() if v is not None}}
         try:
             layer = uniform_layer(**fields)
@@ -165,7 +165,11 @@ class ShapeTable:
         """Every combination of head counts and sizes put into all softmax-attention layers of one model; illegal ones are masked.
 
         Axes that are not given keep each layer's own value.
+
+        Raises:
+            ShapeError: as `ModelShape.with_heads` for a body whose heads cannot be varied.
         """
+        shape.with_heads()  # refuses a body whose heads cannot be varied
         axes = {k: np.atleast_1d(np.asarray(v, dtype=np.float64)) for k, v in
                 (("n_heads", n_heads), ("n_kv_heads", n_kv_heads), ("head_dim", head_dim)) if v is not None}
         columns = dict(zip(axes, (c.ravel() for c in np.meshgrid(*axes.values(), indexing="ij")), strict=True))
@@ -197,6 +201,7 @@ class ShapeTable:
 
         parts: list[tuple[Column, Stem | LayerSpec]] = [*self.stems, *self.layers]
         for n, part in parts:
+            check_switches(part)
             for code, rows in broken_rules(part, self.n_rows).items():
                 note(code, rows & (np.nan_to_num(n) != 0))
         # Of several groups any may be empty in a row; a single one must have layers.
@@ -204,6 +209,7 @@ class ShapeTable:
         for values, minimum in ((self.d_model, 1), *((n, least) for n, _ in self.layers)):
             note("not_a_count", ~np.isfinite(values) | (values != np.floor(values)))
             note("count_too_small", values < minimum)
+            note("count_too_large", values > MAX_COUNT)
         kept = {code: rows for code, rows in reasons.items() if rows.any()}
         return replace(self, reasons=kept)
 
