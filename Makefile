@@ -2,7 +2,7 @@
 #
 #   make run     install the pinned core (seconds, no torch) and answer the default question
 #   make test    install what tests need, check style, types and layers, run all tests with coverage
-#   make lint    the checks alone          make bench   import time and pricing speed
+#   make lint    the checks alone          make bench   import time, speeds, left-out points
 #   make docs    build both languages      make readme  refresh the example outputs in README and docs
 #   make clean   remove what these made
 
@@ -59,7 +59,7 @@ lint: $(VENV)/.test
 test: $(VENV)/.test lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadgroup --cov --cov-fail-under=$(COVERAGE_FLOOR)
 
-bench: $(VENV)/.core
+bench: $(VENV)/.test
 	@for script in bench/*.py; do OMP_NUM_THREADS=1 $(BIN)/python "$$script" || exit 1; done
 
 # The variable silences the theme's notice about its successor; mkdocs.yml says why that is not used yet.
