@@ -12,7 +12,7 @@ import re
 from .errors import QuantityError
 
 KIB, MIB, GIB, TIB = 2**10, 2**20, 2**30, 2**40
-KB, MB, GB, TB = 10**3, 10**6, 10**9, 10**12
+GB = 10**9
 TFLOPS = 10**12
 EXACT_LIMIT = 2**53
 """Above this, float64 no longer holds every integer."""

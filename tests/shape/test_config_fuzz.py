@@ -114,3 +114,9 @@ def test_a_list_where_an_object_belongs_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("[]")
     with pytest.raises(HeadcountError, match="one JSON object"):
         ModelShape.from_config(tmp_path)
+
+
+@pytest.mark.parametrize("activation", ["xielu", "prelu"])
+def test_an_activation_with_parameters_of_its_own_is_refused_where_nobody_counts_them(activation: str) -> None:
+    with pytest.raises(HeadcountError, match=f'hidden_act="{activation}"'):
+        ModelShape.from_config(PRESETS["mixtral-8x7b-v0.1"] | {"hidden_act": activation})

@@ -35,11 +35,6 @@ def preset_source(name: str) -> str:
     return f"{_table()['source']}, {entry['file']} (sha256 {entry['sha256'][:16]})"
 
 
-def is_preset(name: str) -> bool:
-    """True if the name, in any case and with or without its organisation, is a preset."""
-    return _key(name) in _table()["presets"] or _key(name) in _table()["aliases"]
-
-
 @cache
 def read_preset(name: str) -> ModelShape:
     """The shape of a preset. Raises UnknownNameError with the nearest names."""
